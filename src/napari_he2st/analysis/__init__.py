@@ -1,0 +1,1 @@
+"""Pure functions on arrays and AnnData: metrics, domains, normalisation, graphs (no torch)."""

@@ -1,0 +1,1 @@
+"""The ``he2st`` command."""

@@ -1,0 +1,15 @@
+"""Where caches live on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+
+def cache_folder() -> Path:
+    """The folder of all caches: ``HE2ST_CACHE`` if set, else the user's cache folder."""
+    folder = Path(os.environ.get("HE2ST_CACHE") or platformdirs.user_cache_dir("napari-he2st", appauthor=False))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

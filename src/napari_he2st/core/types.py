@@ -1,0 +1,197 @@
+"""Types that all rooms share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_he2st.core.errors import GeneError, SchemaError
+
+Lattice = Literal["square", "hexagonal", "irregular"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where expression is measured or predicted on a slide.
+
+    Attributes
+    ----------
+    xy
+        Spot centres in level-0 pixels (x, y), float64, shape (n, 2).
+    pitch_um
+        Distance between neighbouring spot centres, micrometres.
+    lattice
+        ``"square"``, ``"hexagonal"`` or ``"irregular"``.
+    spot_um
+        Diameter of a spot, micrometres.
+    mpp
+        Micrometres per level-0 pixel of the slide that ``xy`` refers to.
+    index
+        Integer position (row, column) of each spot on the lattice, shape (n, 2).
+    shape
+        Rows and columns of the lattice.
+    in_tissue
+        bool, shape (n,).
+    names
+        Names of the spots, or None (their number is their name).
+    """
+
+    xy: NDArray[np.float64]
+    pitch_um: float
+    lattice: Lattice
+    spot_um: float
+    mpp: float
+    index: NDArray[np.intp]
+    shape: tuple[int, int]
+    in_tissue: NDArray[np.bool_]
+    names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.xy)
+        if self.xy.shape != (n, 2) or self.index.shape != (n, 2) or self.in_tissue.shape != (n,):
+            message = f"xy {self.xy.shape}, index {self.index.shape} and in_tissue {self.in_tissue.shape} do not match"
+            raise SchemaError(message)
+        if n and not np.isfinite(self.xy).all():
+            raise SchemaError("A grid has positions that are not finite numbers", todo="Drop these spots first")
+        if self.pitch_um <= 0 or self.mpp <= 0:
+            message = f"Pitch ({self.pitch_um} µm) and pixel size ({self.mpp} µm) have to be above zero"
+            raise SchemaError(message)
+
+    def __len__(self) -> int:
+        return len(self.xy)
+
+    def take(self, index: NDArray) -> Grid:
+        """The spots that an index array or boolean mask selects, in that order."""
+        names = None if self.names is None else tuple(np.asarray(self.names, dtype=object)[index])
+        return replace(
+            self, xy=self.xy[index], index=self.index[index], in_tissue=self.in_tissue[index], names=names
+        )
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Part of a result, as the engine yields it.
+
+    Attributes
+    ----------
+    output
+        Name of the predictor's output, such as ``"expression"``.
+    index
+        Rows of the grid that this chunk fills, intp, shape (n,).
+    mean
+        float32, shape (n, genes); NaN where a tile could not be read.
+    std
+        Spread over draws and members, of the same shape, or None.
+    """
+
+    output: str
+    index: NDArray[np.intp]
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Domains:
+    """A grouping of spots into tissue domains.
+
+    Attributes
+    ----------
+    labels
+        int, shape (n,), domains are 0, 1, …; −1 marks spots that belong to none.
+    params
+        Method and every parameter that leads to this result again.
+    embedding
+        float32, shape (n, d), or None.
+    """
+
+    labels: NDArray[np.intp]
+    params: dict[str, Any]
+    embedding: NDArray[np.float32] | None = None
+
+    @property
+    def n_domains(self) -> int:
+        """How many domains there are."""
+        return int(self.labels.max()) + 1 if len(self.labels) else 0
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Affine map between two planes: ``xy_out = xy @ matrix[:2, :2].T + matrix[:2, 2]``.
+
+    Attributes
+    ----------
+    matrix
+        float64, shape (3, 3).
+    info
+        How it was found: residuals, coupling, objective.
+    """
+
+    matrix: NDArray[np.float64]
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def scale(cls, factor: float, offset: tuple[float, float] = (0.0, 0.0)) -> Transform:
+        """Uniform scaling followed by a shift (x, y)."""
+        return cls(np.array([[factor, 0, offset[0]], [0, factor, offset[1]], [0, 0, 1]], dtype=np.float64))
+
+    def __call__(self, xy: NDArray) -> NDArray[np.float64]:
+        """Map positions (x, y), shape (n, 2)."""
+        return np.asarray(xy, dtype=np.float64) @ self.matrix[:2, :2].T + self.matrix[:2, 2]
+
+    def inverse(self) -> Transform:
+        """The map back."""
+        return Transform(np.linalg.inv(self.matrix))
+
+
+@dataclass(frozen=True)
+class GeneSet:
+    """An ordered panel of genes without repeats.
+
+    Attributes
+    ----------
+    symbols
+        Gene symbols.
+    name
+        What the panel is called.
+    source
+        Where it comes from: a file, a paper, a rule.
+    """
+
+    symbols: tuple[str, ...]
+    name: str = "panel"
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if len(set(self.symbols)) != len(self.symbols):
+            seen: set[str] = set()
+            twice = [s for s in self.symbols if s in seen or seen.add(s)]  # type: ignore[func-returns-value]
+            message = f"Genes appear more than once in {self.name!r}: {', '.join(twice[:5])}"
+            raise GeneError(message, todo="Remove the repeats")
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+
+@dataclass(frozen=True)
+class Region:
+    """A named area of a slide.
+
+    Attributes
+    ----------
+    polygon
+        Corners in level-0 pixels (x, y), float64, shape (m, 2).
+    name
+        What the user calls it.
+    """
+
+    polygon: NDArray[np.float64]
+    name: str = "region"
+
+    @classmethod
+    def box(cls, x: float, y: float, width: float, height: float, name: str = "region") -> Region:
+        """A rectangle whose upper left corner is (x, y), in level-0 pixels."""
+        corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
+        return cls(np.asarray(corners, dtype=np.float64), name)

@@ -1,0 +1,1 @@
+"""The order of work: predict, train, compare, segment, store, session. No Qt."""

@@ -1,0 +1,297 @@
+"""What is open in one viewer (or one script): slides, results, domains, regions. No Qt.
+
+Docks observe a session and hold no data; they call its methods and never each other. Every change is
+announced by a psygnal signal, in the thread that made the change: only the GUI thread changes a session
+that a window shows.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from psygnal import Signal
+
+from napari_he2st.core import keys
+from napari_he2st.core.errors import UnknownNameError
+from napari_he2st.core.schema import facts_of, grid_of
+from napari_he2st.core.types import Chunk, Domains, Grid, Region
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from napari_he2st.data.slides import Slide
+    from napari_he2st.data.slides.tissue import TissueMask
+    from napari_he2st.engine.compare import Comparison
+
+
+@dataclass(eq=False)
+class SlideItem:
+    """A slide that is open, and what is known of its tissue."""
+
+    name: str
+    slide: Slide
+    mask: TissueMask | None = None
+
+
+@dataclass(eq=False)
+class Result:
+    """Expression on a slide: predicted or measured, complete or still filling up.
+
+    Attributes
+    ----------
+    name
+        What the user sees; unique in the session.
+    kind
+        ``"predicted"`` or ``"measured"``; always shown beside the values.
+    slide
+        Name of the :class:`SlideItem` it lies on.
+    grid
+        Its spots.
+    genes
+        Panel, in the order of the columns.
+    values
+        float32, shape (spots, genes); NaN where nothing is known (yet).
+    scale
+        Expression scale of ``values``, such as ``"log1p_cp10k"``: the unit of legends.
+    scores
+        Held-out Pearson correlation per gene, float32, NaN where unknown.
+    adata
+        The finished result in our schema; None while it fills up.
+    warnings
+        What the user has to know when reading it, such as an organ that does not fit.
+    std
+        Spread, of the same shape as ``values``, or None.
+    """
+
+    name: str
+    kind: Literal["predicted", "measured"]
+    slide: str
+    grid: Grid
+    genes: list[str]
+    values: NDArray[np.float32]
+    scale: str
+    scores: NDArray[np.float32]
+    adata: AnnData | None = None
+    warnings: list[str] = field(default_factory=list)
+    std: NDArray[np.float32] | None = None
+
+    @property
+    def title(self) -> str:
+        """Name with its kind, for lists and layers."""
+        return f"{self.name} ({self.kind})"
+
+    def column(self, gene: str) -> NDArray[np.float32]:
+        """Values of one gene, float32, shape (spots,); NaN everywhere if it is not in the panel."""
+        index = self._index.get(gene)
+        if index is None:
+            return np.full(len(self.grid), np.nan, dtype=np.float32)
+        return self.values[:, index]
+
+    @property
+    def _index(self) -> dict[str, int]:
+        cached: dict[str, int] | None = self.__dict__.get("_gene_index")
+        if cached is None or len(cached) != len(self.genes):
+            cached = {gene: i for i, gene in enumerate(self.genes)}
+            self.__dict__["_gene_index"] = cached
+        return cached
+
+
+class Session:
+    """Everything that is open together.
+
+    Signals carry names, so that a listener that no longer finds the item can ignore it:
+    ``slide_added/slide_removed/slide_changed(name)``, ``result_added/result_removed(name)``,
+    ``result_filled(name, rows)`` while a run goes on, ``result_finished(name)``,
+    ``domains_changed(result_name)``, ``regions_changed(slide_name)``, ``comparison_changed()``,
+    ``selection_changed()`` when the current slide, result or gene changes.
+    """
+
+    slide_added = Signal(str)
+    slide_changed = Signal(str)
+    slide_removed = Signal(str)
+    result_added = Signal(str)
+    result_filled = Signal(str, object)
+    result_finished = Signal(str)
+    result_removed = Signal(str)
+    domains_changed = Signal(str)
+    regions_changed = Signal(str)
+    comparison_changed = Signal()
+    selection_changed = Signal()
+
+    def __init__(self) -> None:
+        self.slides: dict[str, SlideItem] = {}
+        self.results: dict[str, Result] = {}
+        self.domains: dict[str, Domains] = {}
+        self.regions: dict[str, list[Region]] = {}
+        self.comparison: Comparison | None = None
+        self.slide: str | None = None
+        self.result: str | None = None
+        self.gene: str | None = None
+
+    # --- slides
+
+    def add_slide(self, slide: Slide) -> SlideItem:
+        """Add an open slide and make it the current one; the same content twice gives the first item."""
+        for item in self.slides.values():
+            if item.slide.fingerprint == slide.fingerprint:
+                self.select(slide=item.name)
+                return item
+        item = SlideItem(_unique(slide.name, self.slides), slide)
+        self.slides[item.name] = item
+        self.regions[item.name] = []
+        self.slide_added.emit(item.name)
+        self.select(slide=item.name)
+        return item
+
+    def set_mask(self, slide: str, mask: TissueMask) -> None:
+        """Keep the tissue mask of a slide."""
+        self.slides[slide].mask = mask
+        self.slide_changed.emit(slide)
+
+    def remove_slide(self, name: str) -> None:
+        """Close a slide with all its results."""
+        for result in [r.name for r in self.results.values() if r.slide == name]:
+            self.remove_result(result)
+        item = self.slides.pop(name)
+        self.regions.pop(name, None)
+        item.slide.close()
+        if self.slide == name:
+            self.select(slide=next(iter(self.slides), None))
+        self.slide_removed.emit(name)
+
+    # --- results
+
+    def begin_result(self, name: str, slide: str, grid: Grid, genes: list[str], **facts: Any) -> Result:
+        """Add a predicted result that :meth:`fill` will complete; ``facts`` are fields of :class:`Result`."""
+        facts.setdefault("scores", np.full(len(genes), np.nan, dtype=np.float32))
+        result = Result(
+            _unique(name, self.results),
+            "predicted",
+            slide,
+            grid,
+            list(genes),
+            np.full((len(grid), len(genes)), np.nan, dtype=np.float32),
+            **facts,
+        )
+        self._add_result(result)
+        return result
+
+    def fill(self, name: str, chunk: Chunk) -> None:
+        """Write a chunk of a running prediction into its result, in place."""
+        result = self.results.get(name)
+        if result is None:  # the user removed it while it ran
+            return
+        result.values[chunk.index] = chunk.mean
+        if chunk.std is not None:
+            if result.std is None:
+                result.std = np.full_like(result.values, np.nan)
+            result.std[chunk.index] = chunk.std
+        self.result_filled.emit(name, chunk.index)
+
+    def finish(self, name: str, adata: AnnData | None) -> None:
+        """Say that a running prediction is complete (or stopped: then ``adata`` is None)."""
+        if name in self.results:
+            self.results[name].adata = adata
+            self.result_finished.emit(name)
+
+    def add_adata(self, adata: AnnData, slide: str, *, name: str | None = None, warnings: tuple[str, ...] = ()) -> Result:
+        """Add measured or predicted expression that follows the schema."""
+        facts = facts_of(adata)
+        X = adata.X
+        values = np.asarray(X.toarray() if hasattr(X, "toarray") else X, dtype=np.float32)
+        scores = adata.var[keys.HELD_OUT_PCC] if keys.HELD_OUT_PCC in adata.var else np.full(adata.n_vars, np.nan)
+        result = Result(
+            _unique(name or facts["library"], self.results),
+            facts["kind"],
+            slide,
+            grid_of(adata),
+            list(map(str, adata.var_names)),
+            values,
+            facts["scale"],
+            np.asarray(scores, dtype=np.float32),
+            adata=adata,
+            warnings=list(warnings),
+        )
+        self._add_result(result)
+        return result
+
+    def remove_result(self, name: str) -> None:
+        """Forget a result and its domains."""
+        del self.results[name]
+        self.domains.pop(name, None)
+        if self.result == name:
+            self.select(result=next(iter(self.results), None))
+        self.result_removed.emit(name)
+
+    def _add_result(self, result: Result) -> None:
+        self.results[result.name] = result
+        self.result_added.emit(result.name)
+        gene = self.gene if self.gene in result.genes else first_gene(result)
+        self.select(result=result.name, gene=gene)
+
+    # --- domains, regions, comparison, selection
+
+    def set_domains(self, result: str, domains: Domains) -> None:
+        """Keep the tissue domains of a result."""
+        self.domains[result] = domains
+        adata = self.results[result].adata
+        if adata is not None:
+            import pandas as pd
+
+            names = [f"D{label + 1}" if label >= 0 else "none" for label in domains.labels]
+            adata.obs[keys.DOMAIN] = pd.Categorical(names)
+        self.domains_changed.emit(result)
+
+    def set_regions(self, slide: str, regions: list[Region]) -> None:
+        """Replace the drawn regions of a slide."""
+        self.regions[slide] = list(regions)
+        self.regions_changed.emit(slide)
+
+    def set_comparison(self, comparison: Comparison | None) -> None:
+        """Keep the last comparison."""
+        self.comparison = comparison
+        self.comparison_changed.emit()
+
+    def select(self, **current: str | None) -> None:
+        """Change the current ``slide``, ``result`` or ``gene``; announced once, and only if it changed."""
+        changed = {key: value for key, value in current.items() if getattr(self, key) != value}
+        for key, value in changed.items():
+            known = {"slide": self.slides, "result": self.results}.get(key)
+            if known is not None and value is not None and value not in known:
+                raise UnknownNameError(f"There is no {key} named {value!r} in this session")
+            setattr(self, key, value)
+        if changed:
+            self.selection_changed.emit()
+
+    @property
+    def current_slide(self) -> SlideItem | None:
+        """The current slide's item."""
+        return self.slides.get(self.slide) if self.slide is not None else None
+
+    @property
+    def current_result(self) -> Result | None:
+        """The current result."""
+        return self.results.get(self.result) if self.result is not None else None
+
+
+def first_gene(result: Result) -> str | None:
+    """The gene to show first: the best predicted one, or the most variable one of a measured panel."""
+    if not result.genes:
+        return None
+    if np.isfinite(result.scores).any():
+        return result.genes[int(np.nanargmax(result.scores))]
+    known = np.isfinite(result.values)
+    if not known.any():
+        return result.genes[0]
+    spread = np.where(known.any(axis=0), np.nanvar(np.where(known, result.values, np.nan), axis=0), -1)
+    return result.genes[int(np.argmax(spread))]
+
+
+def _unique(name: str, taken: dict[str, Any]) -> str:
+    if name not in taken:
+        return name
+    return next(f"{name} {i}" for i in itertools.count(2) if f"{name} {i}" not in taken)

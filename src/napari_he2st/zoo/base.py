@@ -1,0 +1,213 @@
+"""The contract of a system: what it needs, what it learns, what it returns.
+
+A system declares its ``unit`` (what a batch is made of) and its named ``inputs`` (see
+:mod:`napari_he2st.zoo.inputs`); the engine supplies them, calls ``prepare`` and then ``loss`` or
+``predict``. Specs are frozen values, class attributes or set in ``__init__``; fitted numbers live in
+the state dict or in ``extras``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from napari_he2st.core.noise import Noise
+from napari_he2st.zoo.blocks.losses import nan_mse
+
+Per = Literal["unit", "slide", "spot", "cell", "pixel"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """Something the engine supplies: one row per unit, or for the whole slide (``per="slide"``)."""
+
+    per: Per = "unit"
+
+
+@dataclass(frozen=True)
+class Spots:
+    """Unit: a batch of spots, each predicted by itself."""
+
+
+@dataclass(frozen=True)
+class Slide:
+    """Unit: all spots of a slide, or of an overlapping window where there are too many."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Unit: cells of a dense lattice of ``pitch_um``."""
+
+    pitch_um: float
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Unit: image regions of ``px`` pixels at ``mpp``, holding ``bins`` × ``bins`` output cells."""
+
+    px: int
+    mpp: float
+    overlap: int = 0
+    bins: int = 1
+
+
+Unit = Spots | Slide | Pixels | Regions
+
+
+@dataclass(frozen=True)
+class Expression:
+    """Target: gene expression in training units.
+
+    Attributes
+    ----------
+    scale
+        Name of a :class:`~napari_he2st.zoo.scale.Scale`.
+    per
+        What a row belongs to.
+    smooth
+        Number of nearest neighbours (the spot itself included) that a training target is averaged
+        over, or None.
+    panel
+        Rule by which genes are chosen when the user names none: ``"hvg:1000"``, ``"mean:250"`` …
+    """
+
+    scale: str = "log1p_cp10k"
+    per: Per = "spot"
+    smooth: int | None = None
+    panel: str | None = None
+
+
+@dataclass(frozen=True)
+class Label:
+    """Target: a class or a number."""
+
+    per: Per = "slide"
+
+
+@dataclass(frozen=True)
+class Output:
+    """What ``predict`` returns: of which kind, in which scale (default: the target's)."""
+
+    of: str = "expression"
+    per: Per = "spot"
+    scale: str | None = None
+    pitch_um: float | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Published training defaults. ``batch_size`` counts units."""
+
+    optimizer: str = "adam"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    epochs: int = 10
+    batch_size: int = 32
+    clip: float | None = None
+
+
+class Batches(Protocol):
+    """What ``fit`` and ``finish`` iterate: one iteration is one epoch, prepared and on the device.
+
+    Each item is ``(targets, prepared)``. ``targets["slide"]`` holds, int64 of shape (n,), which training
+    section each row belongs to, so that a fit can weigh or cross-validate by section.
+    """
+
+    n_slides: int
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]: ...
+
+    def __len__(self) -> int: ...
+
+
+class System:
+    """What predictors, domain methods and aligners share."""
+
+    unit: Unit = Spots()
+    inputs: Mapping[str, Input] = {}
+    max_spots: int = 4096
+
+
+class Predictor(System, nn.Module):
+    """A system that maps an H&E image to expression, labels or a dense map.
+
+    Subclasses define ``forward``, the published network with the published state-dict keys, called
+    exactly as in its parity case. ``__init__`` takes its configuration as keyword arguments; those the
+    data decide (``n_genes``, ``n_classes``, ``n_features``, ``n_reference``) are filled in by name when
+    the engine trains it.
+
+    Attributes
+    ----------
+    targets, outputs
+        Name → spec.
+    recipe
+        Published training defaults.
+    fitted
+        ``"cohort"``, or ``"slide"`` for systems trained on the slide they predict.
+    members, combine
+        Size of the ensemble that training builds, and how it is combined: ``"mean"`` or ``"median"``.
+    faithful
+        True is the parity behaviour where the original is broken for users.
+    genes
+        Panel in the order of the output; set by the engine.
+    extras
+        Fitted values that are not in the state dict; saved in the bundle.
+    """
+
+    targets: Mapping[str, Expression | Label] = {"expression": Expression()}
+    outputs: Mapping[str, Output] = {"expression": Output()}
+    recipe: Recipe = Recipe()
+    fitted: ClassVar[str] = "cohort"
+    members: ClassVar[int] = 1
+    combine: ClassVar[str] = "mean"
+    faithful: bool = False
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.genes: list[str] = []
+        self.extras: dict[str, Any] = {}
+
+    def prepare(self, **inputs: Any) -> dict[str, Any]:
+        """Turn engine tensors into named model tensors; the default passes them on."""
+        return inputs
+
+    def loss(self, targets: Mapping[str, Tensor], **prepared: Any) -> Tensor:
+        """Objective over measured entries; NaN targets are skipped."""
+        predicted = self.predict(**prepared)
+        return nan_mse(predicted, targets["expression"])
+
+    def predict(self, *, noise: Noise | None = None, **prepared: Any) -> Any:
+        """One draw: a tensor, or {output: tensor}."""
+        return self(**prepared)
+
+    def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:
+        """Train; yield one record per epoch. The default is one optimiser over ``loss``."""
+        optimizer = make_optimizer(self, recipe)
+        for epoch in range(recipe.epochs):
+            self.train()
+            total, n = 0.0, 0
+            for targets, prepared in batches:
+                optimizer.zero_grad(set_to_none=True)
+                loss = self.loss(targets, **prepared)
+                loss.backward()
+                if recipe.clip is not None:
+                    nn.utils.clip_grad_norm_(self.parameters(), recipe.clip)
+                optimizer.step()
+                total, n = total + float(loss.detach()), n + 1
+            yield {"epoch": epoch, "loss": total / max(n, 1)}
+
+    def finish(self, batches: Batches) -> None:
+        """Put what is fitted after training (a reference bank, a calibration) into ``extras``."""
+
+
+def make_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimiser that a recipe names, over the parameters that require gradients."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=recipe.lr, momentum=0.9, weight_decay=recipe.weight_decay)
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    return kinds[recipe.optimizer](parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)

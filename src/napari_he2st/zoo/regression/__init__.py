@@ -1,0 +1,1 @@
+"""Systems that regress expression from tiles: one Python file and one card each."""
