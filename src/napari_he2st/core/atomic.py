@@ -32,9 +32,7 @@ def check_output(path: str | Path, *, force: bool = False, inputs: tuple[str | P
 
 
 @contextmanager
-def atomic_write(
-    path: str | Path, *, force: bool = False, inputs: tuple[str | Path, ...] = ()
-) -> Iterator[Path]:
+def atomic_write(path: str | Path, *, force: bool = False, inputs: tuple[str | Path, ...] = ()) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to (a file or a folder); rename it when the block ends well.
 
     If the block raises, what was written is removed and an existing target stays untouched.

@@ -71,7 +71,9 @@ def check_expression(adata: Any) -> None:
     """
     facts = adata.uns.get(keys.UNS)
     if facts is None:
-        raise SchemaError("There is no provenance in the data", where=f"uns[{keys.UNS!r}]", todo="Read it with read_truth")
+        raise SchemaError(
+            "There is no provenance in the data", where=f"uns[{keys.UNS!r}]", todo="Read it with read_truth"
+        )
     missing = [name for name in _REQUIRED if name not in facts]
     if missing:
         raise SchemaError(f"Provenance lacks {', '.join(missing)}", where=f"uns[{keys.UNS!r}]")
@@ -92,7 +94,9 @@ def check_expression(adata: Any) -> None:
 def facts_of(adata: Any) -> dict[str, Any]:
     """Provenance of an AnnData object; raises :class:`SchemaError` without one."""
     if keys.UNS not in adata.uns:
-        raise SchemaError("There is no provenance in the data", where=f"uns[{keys.UNS!r}]", todo="Read it with read_truth")
+        raise SchemaError(
+            "There is no provenance in the data", where=f"uns[{keys.UNS!r}]", todo="Read it with read_truth"
+        )
     return dict(adata.uns[keys.UNS])
 
 

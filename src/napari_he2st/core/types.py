@@ -66,9 +66,7 @@ class Grid:
     def take(self, index: NDArray) -> Grid:
         """The spots that an index array or boolean mask selects, in that order."""
         names = None if self.names is None else tuple(np.asarray(self.names, dtype=object)[index])
-        return replace(
-            self, xy=self.xy[index], index=self.index[index], in_tissue=self.in_tissue[index], names=names
-        )
+        return replace(self, xy=self.xy[index], index=self.index[index], in_tissue=self.in_tissue[index], names=names)
 
 
 @dataclass(frozen=True)

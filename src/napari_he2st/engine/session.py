@@ -198,7 +198,9 @@ class Session:
             self.results[name].adata = adata
             self.result_finished.emit(name)
 
-    def add_adata(self, adata: AnnData, slide: str, *, name: str | None = None, warnings: tuple[str, ...] = ()) -> Result:
+    def add_adata(
+        self, adata: AnnData, slide: str, *, name: str | None = None, warnings: tuple[str, ...] = ()
+    ) -> Result:
         """Add measured or predicted expression that follows the schema."""
         facts = facts_of(adata)
         X = adata.X

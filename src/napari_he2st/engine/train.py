@@ -1,0 +1,249 @@
+"""Train a system on measured sections and say honestly how well it predicts unseen ones."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from napari_he2st.analysis.metrics import METRICS
+from napari_he2st.core.errors import ModelError, TruthError
+from napari_he2st.core.progress import Control
+from napari_he2st.engine.device import auto_batch_size, choose_device
+from napari_he2st.engine.panel import choose_panel, expression_variance
+from napari_he2st.engine.training_data import (
+    Resolved,
+    TrainingBatches,
+    TrainingSection,
+    expression_target,
+    resolve,
+)
+from napari_he2st.zoo.base import Expression, Predictor
+from napari_he2st.zoo.bundle import Bundle
+from napari_he2st.zoo.catalogue import system
+from napari_he2st.zoo.scale import scale_of
+
+if TYPE_CHECKING:
+    from napari_he2st.data.truth import Section
+
+HVG_SCORED = 250
+"""Genes in the headline score: the most variable ones in the training sections of each split."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """One honest split: what was trained on, what was scored, and how well.
+
+    Attributes
+    ----------
+    kind
+        ``"section"``, ``"patient"`` or ``"holdout"``.
+    trained, scored
+        Names of sections.
+    pcc
+        Pearson correlation over the scored spots, float64 (genes,), mean over the scored sections.
+    mean_pcc, median_pcc
+        Over the 250 genes most variable in this split's training sections.
+    """
+
+    kind: str
+    trained: tuple[str, ...]
+    scored: tuple[str, ...]
+    pcc: NDArray[np.float64]
+    mean_pcc: float
+    median_pcc: float
+
+
+def train(
+    name: str,
+    sections: Sequence[Section],
+    *,
+    holdout: Sequence[Section] = (),
+    folds: Sequence[str] = (),
+    arguments: Mapping[str, Any] | None = None,
+    panel: str | Sequence[str] | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    title: str | None = None,
+    control: Control | None = None,
+) -> Bundle:
+    """Train a system and return its bundle, with scores on sections it had not seen.
+
+    Parameters
+    ----------
+    name
+        A system of the zoo.
+    sections
+        Training sections, each with image and counts.
+    holdout
+        Sections that only score the result.
+    folds
+        ``"section"`` and/or ``"patient"``: also train with each section (patient) left out, and score it.
+    arguments
+        Constructor arguments; what the data decide is filled in.
+    panel
+        See :func:`~napari_he2st.engine.panel.choose_panel`; by default the system's own rule.
+    epochs, seed, device
+        How to train.
+    title
+        What the bundle is called.
+    control
+        Progress and cancel, from another thread.
+
+    Raises
+    ------
+    TruthError
+        No section, a section without image or counts, a patient split of a single patient.
+    ModelError
+        The system cannot be built with these arguments, or does not predict expression.
+    """
+    if not sections:
+        raise TruthError("There is no section to train on", todo="Name at least one with --data")
+    control = control or Control()
+    where = choose_device(device)
+    torch.manual_seed(seed)
+    opened = [TrainingSection.open(section) for section in sections]
+    scored = [TrainingSection.open(section) for section in holdout]
+    cls = system(name)
+    rule = panel if panel is not None else _expression(cls).panel or "hvg:1000"
+    genes = choose_panel([s.adata for s in opened], rule)
+    fit = _Fit(cls, dict(arguments or {}), list(genes.symbols), opened[0].slide.mpp, epochs, seed, where, control)
+
+    every = [*opened, *scored]
+    resolved = {s.name: resolve(fit.new_model(), s, fit.mpp, where, control) for s in every}
+    splits = [fit.score(kind, train_on, test_on, resolved) for kind, train_on, test_on in _splits(opened, folds)]
+    if scored:
+        splits.append(fit.score("holdout", opened, scored, resolved))
+    members = fit.members(opened, resolved)
+    return fit.bundle(members, opened, splits, title)
+
+
+def _splits(
+    sections: list[TrainingSection], folds: Sequence[str]
+) -> list[tuple[str, list[TrainingSection], list[TrainingSection]]]:
+    splits = []
+    for kind in folds:
+        groups = list(dict.fromkeys(s.name if kind == "section" else s.patient for s in sections))
+        if len(groups) < 2:
+            message = f"Leave-one-{kind}-out needs at least two; there is only {groups[0]}"
+            raise TruthError(message, todo="Add sections, or leave this split out")
+        for group in groups:
+            out = [s for s in sections if (s.name if kind == "section" else s.patient) == group]
+            splits.append((kind, [s for s in sections if s not in out], out))
+    return splits
+
+
+def _expression(cls: type[Predictor]) -> Expression:
+    target = cls.targets.get("expression")
+    if not isinstance(target, Expression):
+        message = f"{cls.__name__} does not learn expression"
+        raise ModelError(message, todo="Choose a system whose task is expression")
+    return target
+
+
+class _Fit:
+    """Everything that stays the same over the fits of one training run."""
+
+    def __init__(
+        self,
+        cls: type[Predictor],
+        arguments: dict[str, Any],
+        genes: list[str],
+        mpp: float,
+        epochs: int | None,
+        seed: int,
+        device: torch.device,
+        control: Control,
+    ) -> None:
+        self._cls, self._arguments, self._genes = cls, arguments, genes
+        self.mpp, self._epochs, self._seed, self._device, self._control = mpp, epochs, seed, device, control
+
+    def new_model(self) -> Predictor:
+        """A fresh model with the arguments that the data decide filled in."""
+        known = {"n_genes": len(self._genes)}
+        wanted = inspect.signature(self._cls.__init__).parameters
+        unknown = [key for key in self._arguments if key not in wanted]
+        if unknown:
+            message = f"{self._cls.__name__} has no argument {', '.join(unknown)}"
+            raise ModelError(message, todo=f"It takes {', '.join(k for k in wanted if k != 'self')}")
+        model = self._cls(**{k: v for k, v in known.items() if k in wanted}, **self._arguments)
+        model.genes = list(self._genes)
+        return model.to(self._device)
+
+    def members(self, sections: list[TrainingSection], resolved: Mapping[str, Resolved]) -> list[Predictor]:
+        """Fit every member of the ensemble on some sections."""
+        return [self._fit_one(sections, resolved, member) for member in range(self._cls.members)]
+
+    def _fit_one(self, sections: list[TrainingSection], resolved: Mapping[str, Resolved], member: int) -> Predictor:
+        torch.manual_seed(self._seed + member)
+        model = self.new_model()
+        target = model.targets["expression"]
+        assert_expression = target if isinstance(target, Expression) else Expression()
+        counts = np.concatenate([s.counts(self._genes)[0] for s in sections])
+        fitted = scale_of(assert_expression.scale).fit(counts)
+        model.extras["scale"] = fitted
+        targets = [expression_target(s, self._genes, assert_expression, fitted) for s in sections]
+        recipe = model.recipe if self._epochs is None else replace(model.recipe, epochs=self._epochs)
+        batches = TrainingBatches(
+            model,
+            [resolved[s.name] for s in sections],
+            targets,
+            recipe.batch_size,
+            self._seed + member,
+            self._device,
+        )
+        self._control.start(recipe.epochs, f"Fitting {self._cls.__name__}")
+        for _ in model.fit(batches, recipe):
+            self._control.advance()
+        model.finish(batches)
+        return model.eval()
+
+    @torch.inference_mode()
+    def predict(self, members: list[Predictor], resolved: Resolved) -> NDArray[np.float32]:
+        """Mean prediction for all spots of a section whose inputs are resolved: (n, genes)."""
+        n, size = len(resolved.ok), auto_batch_size(self._device)
+        parts = []
+        for start in range(0, n, size):
+            piece = slice(start, min(start + size, n))
+            inputs = {
+                name: value if members[0].inputs[name].per == "slide" else value[piece].to(self._device)
+                for name, value in resolved.inputs.items()
+            }
+            draws = [member.predict(**member.prepare(**inputs)) for member in members]
+            parts.append(torch.stack(draws).mean(dim=0).cpu())
+        return torch.cat(parts).numpy()
+
+    def score(
+        self,
+        kind: str,
+        train_on: list[TrainingSection],
+        test_on: list[TrainingSection],
+        resolved: Mapping[str, Resolved],
+    ) -> Split:
+        """Fit on some sections, score on others."""
+        members = self.members(train_on, resolved)
+        target = members[0].targets["expression"]
+        plain = Expression(scale=target.scale) if isinstance(target, Expression) else Expression()
+        pcc = METRICS["pcc"].function
+        per_section = []
+        for section in test_on:
+            measured = expression_target(section, self._genes, plain, members[0].extras["scale"]).numpy()
+            ok = resolved[section.name].ok
+            per_section.append(pcc(self.predict(members, resolved[section.name])[ok], measured[ok]))
+        per_gene = np.nanmean(np.stack(per_section), axis=0)
+        variance = expression_variance([s.adata for s in train_on], self._genes)
+        headline = per_gene[np.argsort(-variance, kind="stable")[:HVG_SCORED]]
+        return Split(
+            kind,
+            tuple(s.name for s in train_on),
+            tuple(s.name for s in test_on),
+            per_gene,
+            float(np.nanmean(headline)),
+            float(np.nanmedian(headline)),
+        )

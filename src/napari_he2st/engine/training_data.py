@@ -1,0 +1,181 @@
+"""Resolve the inputs and targets of training sections, once per section."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_he2st.analysis.graphs import knn_graph
+from napari_he2st.core import keys
+from napari_he2st.core.errors import TruthError
+from napari_he2st.core.progress import Control
+from napari_he2st.core.schema import grid_of
+from napari_he2st.core.types import Grid
+from napari_he2st.data.slides import Slide
+from napari_he2st.engine.inputs import Scene, Supply
+from napari_he2st.zoo.base import Expression, Predictor, Spots
+from napari_he2st.zoo.scale import scale_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from napari_he2st.data.truth import Section
+
+_BATCH = 64
+
+
+@dataclass(eq=False)
+class TrainingSection:
+    """A measured section with its open slide.
+
+    Attributes
+    ----------
+    name, patient
+        What the card and the splits call it.
+    adata
+        Measured expression with ``layers["counts"]``.
+    slide, grid
+        Where its spots lie.
+    """
+
+    name: str
+    patient: str
+    adata: AnnData
+    slide: Slide
+    grid: Grid
+
+    @classmethod
+    def open(cls, section: Section) -> TrainingSection:
+        """Open the slide of a section.
+
+        Raises
+        ------
+        TruthError
+            The section has no slide, or no raw counts.
+        """
+        if section.slide_path is None:
+            raise TruthError("The section has no image to train on", where=section.name, todo="Put its H&E beside it")
+        if keys.COUNTS not in section.adata.layers:
+            raise TruthError("The section has no raw counts", where=section.name, todo="Give it layers['counts']")
+        grid = grid_of(section.adata)
+        slide = Slide.open(section.slide_path, mpp=grid.mpp)
+        return cls(section.name, section.patient or section.name, section.adata, slide, grid)
+
+    def counts(self, genes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Counts of a panel, float64 (n, genes), and library size over all measured genes, (n,)."""
+        counts = self.adata.layers[keys.COUNTS]
+        panel = counts[:, self.adata.var_names.get_indexer(list(genes))]
+        panel = panel.toarray() if hasattr(panel, "toarray") else np.asarray(panel)
+        return panel.astype(np.float64), np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+
+
+@dataclass(eq=False)
+class Resolved:
+    """Inputs of one section, one row per spot; ``ok`` is False where a tile could not be read."""
+
+    inputs: dict[str, Any]
+    ok: np.ndarray
+
+
+def resolve(model: Predictor, section: TrainingSection, mpp: float, device: torch.device, control: Control) -> Resolved:
+    """Everything the model's inputs need for all spots of a section, held in memory on the CPU."""
+    rows = np.arange(len(section.grid), dtype=np.intp)
+    batches = [rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH)]
+    scene = Scene(section.slide, section.grid, mpp, device)
+    control.start(len(rows), f"Reading {section.name}")
+    parts: dict[str, list[Any]] = {name: [] for name in model.inputs}
+    ok = []
+    for done, values, readable in Supply(model.inputs, scene, batches):
+        for name, value in values.items():
+            parts[name].append(value.cpu() if isinstance(value, Tensor) else value)
+        ok.append(readable)
+        control.advance(len(done))
+    inputs = {name: _join(model.inputs[name].per, values) for name, values in parts.items()}
+    return Resolved(inputs, np.concatenate(ok))
+
+
+def _join(per: str, values: list[Any]) -> Any:
+    return values[0] if per == "slide" else torch.cat(values)
+
+
+def expression_target(section: TrainingSection, genes: Sequence[str], target: Expression, fitted: Mapping) -> Tensor:
+    """Training target of a section: float32 (n, genes), in the target's scale, smoothed if it says so."""
+    counts, total = section.counts(genes)
+    expression = scale_of(target.scale).transform(counts, fitted, total)
+    if target.smooth is not None and target.smooth > 1 and len(expression) > target.smooth:
+        graph = knn_graph(section.grid.xy, target.smooth - 1)
+        graph.setdiag(1)
+        expression = graph @ expression / np.asarray(graph.sum(axis=1)).reshape(-1, 1)
+    return torch.from_numpy(np.asarray(expression, dtype=np.float32))
+
+
+class TrainingBatches:
+    """Batches over training sections: shuffled spots, or whole sections where spots see each other.
+
+    Parameters
+    ----------
+    model
+        Tells the unit and prepares inputs.
+    resolved, targets
+        One per section.
+    batch_size
+        Spots (or sections) per batch.
+    seed
+        Order of the spots; each epoch has its own, fixed by the seed.
+    """
+
+    def __init__(
+        self,
+        model: Predictor,
+        resolved: Sequence[Resolved],
+        targets: Sequence[Tensor],
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self._model, self._resolved, self._targets = model, resolved, targets
+        self._device, self._seed, self._epoch = device, seed, 0
+        self.n_slides = len(resolved)
+        self._by_spot = isinstance(model.unit, Spots) and all(spec.per != "slide" for spec in model.inputs.values())
+        owner = [np.full(len(r.ok), i) for i, r in enumerate(resolved)]
+        self._rows = np.concatenate(
+            [np.stack([o, np.arange(len(o))], axis=1)[r.ok] for o, r in zip(owner, resolved, strict=True)]
+        )
+        self._size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self._rows) // self._size) if self._by_spot else self.n_slides
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
+        generator = np.random.default_rng((self._seed, self._epoch))
+        self._epoch += 1
+        if not self._by_spot:
+            for number in generator.permutation(self.n_slides).tolist():
+                rows = self._rows[self._rows[:, 0] == number]
+                yield self._batch(rows)
+            return
+        order = generator.permutation(len(self._rows))
+        for start in range(0, len(order), self._size):
+            yield self._batch(self._rows[np.sort(order[start : start + self._size])])
+
+    def _batch(self, rows: np.ndarray) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        sections = np.unique(rows[:, 0]).tolist()
+        inputs: dict[str, Any] = {}
+        for name, spec in self._model.inputs.items():
+            if spec.per == "slide":
+                inputs[name] = _to(self._resolved[sections[0]].inputs[name], self._device)
+            else:
+                parts = [self._resolved[s].inputs[name][rows[rows[:, 0] == s, 1]] for s in sections]
+                inputs[name] = torch.cat(parts).to(self._device)
+        target = torch.cat([self._targets[s][rows[rows[:, 0] == s, 1]] for s in sections]).to(self._device)
+        slide = torch.from_numpy(rows[:, 0].astype(np.int64)).to(self._device)
+        return {"expression": target, "slide": slide}, self._model.prepare(**inputs)
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    return value.to(device) if isinstance(value, Tensor) else value
