@@ -16,7 +16,9 @@ from napari_he2st.core.errors import MissingExtraError, WeightsError
 from napari_he2st.core.paths import cache_folder
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
+
+    Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,3 +189,33 @@ def _read_torch(path: Path) -> Any:
 def _refused(message: str) -> str:
     """The class that PyTorch refused to load, out of its message."""
     return message.split("GLOBAL", 1)[1].split()[0]
+
+
+def shapes_of(network: nn.Module) -> Shapes:
+    """Key → shape of everything in a network's state dict, in its order."""
+    return {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+
+
+def check_state(found: Shapes, wanted: Shapes, where: Path) -> None:
+    """Compare the shapes in a weight file with those of the network that it is for.
+
+    Raises
+    ------
+    WeightsError
+        Names what is missing, left over or of another shape.
+    """
+    other = [
+        f"{key} {found[key]} for {wanted[key]}" for key in wanted if key in found and found[key] != wanted[key]
+    ]
+    problems = [
+        f"{what} {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+        for what, names in (
+            ("lacks", [key for key in wanted if key not in found]),
+            ("has besides", [key for key in found if key not in wanted]),
+            ("has in another shape", other),
+        )
+        if names
+    ]
+    if problems:
+        todo = "Take the weights of this very network"
+        raise WeightsError(f"The weights do not fit: the file {'; '.join(problems)}", where=where, todo=todo)

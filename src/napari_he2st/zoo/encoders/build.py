@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_he2st.core.errors import ModelError, WeightsError
+from napari_he2st.core.errors import ModelError
 from napari_he2st.core.registry import unknown_name
 from napari_he2st.zoo.encoders.colour import ColourTexture
 from napari_he2st.zoo.encoders.fuse import fuse_conv_bn
 from napari_he2st.zoo.encoders.table import EncoderSpec, encoders
 from napari_he2st.zoo.guard import safe_import
-from napari_he2st.zoo.weights import find_weights, load_checkpoint
+from napari_he2st.zoo.weights import check_state, find_weights, load_checkpoint, shapes_of
 
 _TIMM = "timm:"
 _RANDOM = "?pretrained=no"
@@ -131,7 +130,7 @@ def timm_network(spec: EncoderSpec) -> nn.Module:
     return network.eval()
 
 
-def fill_network(network: nn.Module, entries: dict[str, Any], match: str, path: Path) -> None:
+def fill_network(network: nn.Module, entries: dict[str, Tensor], match: str, path: Path) -> None:
     """Load the entries of a weight file, by key or by position; every shape has to fit.
 
     Raises
@@ -139,17 +138,10 @@ def fill_network(network: nn.Module, entries: dict[str, Any], match: str, path: 
     WeightsError
         Names what is missing, left over or of another shape.
     """
-    wanted = network.state_dict()
-    if match == "position":
-        if len(entries) != len(wanted):
-            raise WeightsError(f"The file has {len(entries)} entries, the network {len(wanted)}", where=path)
+    wanted = shapes_of(network)
+    if match == "position" and len(entries) == len(wanted):
         entries = dict(zip(wanted, entries.values(), strict=True))
-    missing, extra = sorted(wanted.keys() - entries.keys()), sorted(entries.keys() - wanted.keys())
-    other = [key for key in wanted.keys() & entries.keys() if wanted[key].shape != entries[key].shape]
-    for what, keys in (("lacks", missing), ("has besides", extra), ("has in another shape", sorted(other))):
-        if keys:
-            message = f"The weights do not fit the network: the file {what} {', '.join(keys[:5])} ({len(keys)} in all)"
-            raise WeightsError(message, where=path, todo="Name the weight file of this very network")
+    check_state({key: tuple(entry.shape) for key, entry in entries.items()}, wanted, path)
     network.load_state_dict(entries)
 
 
