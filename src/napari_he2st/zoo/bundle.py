@@ -1,0 +1,206 @@
+"""A trained predictor: an ensemble of one system with its manifest, in memory and as a folder.
+
+=======================  ==============================================================
+``he2st.json``           the manifest, with the checksum of every other file
+``model-0.safetensors``  state dict of a member, one file each
+``extras.safetensors``   fitted arrays that are not in the state, where there are any
+``MODEL_CARD.md``        for readers; not part of the checksums
+=======================  ==============================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save as pack_arrays
+from safetensors.torch import load_file as load_tensors
+from safetensors.torch import save as pack_tensors
+
+from napari_he2st.core.atomic import atomic_write
+from napari_he2st.core.errors import BundleError
+from napari_he2st.zoo.base import Predictor
+from napari_he2st.zoo.catalogue import system
+from napari_he2st.zoo.manifest import FILE_NAME, FileRecord, Manifest, read_manifest
+from napari_he2st.zoo.weights import check_state, shapes_of
+
+_EXTRAS = "extras.safetensors"
+_ARRAY = "array:"
+_SCORE = "pcc"
+
+
+@dataclass(eq=False)
+class Bundle:
+    """A trained predictor.
+
+    Attributes
+    ----------
+    members
+        The ensemble, all of one system, in evaluation mode.
+    manifest
+        What is known of it.
+    """
+
+    members: list[Predictor]
+    manifest: Manifest
+
+    def __post_init__(self) -> None:
+        for member in self.members:
+            _round(member, self.manifest.dtype, self.id)
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+        return self.manifest.name
+
+    @property
+    def genes(self) -> list[str]:
+        """Panel, in the order of the output."""
+        return list(self.manifest.genes)
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Held-out Pearson correlation per gene; NaN where unknown."""
+        values = self.manifest.scores.get(_SCORE, (None,) * len(self.manifest.genes))
+        return {
+            gene: float("nan") if value is None else value
+            for gene, value in zip(self.manifest.genes, values, strict=True)
+        }
+
+    @cached_property
+    def sha256(self) -> str:
+        """Checksum of the manifest, and through it of everything in the bundle."""
+        return hashlib.sha256(self._complete(self._pack()).render()).hexdigest()
+
+    def save(self, path: str | Path, *, force: bool = False, model_card: str | None = None) -> Path:
+        """Write the bundle's folder, aside and then renamed.
+
+        Parameters
+        ----------
+        path
+            The folder to make.
+        force
+            Replace an existing one.
+        model_card
+            Text of ``MODEL_CARD.md``.
+
+        Raises
+        ------
+        OutputError
+            The folder exists, or cannot be written.
+        BundleError
+            Something in it cannot be stored.
+        """
+        packed = self._pack()
+        manifest = self._complete(packed)
+        with atomic_write(path, force=force) as aside:
+            aside.mkdir()
+            for name, content in packed.items():
+                (aside / name).write_bytes(content)
+            (aside / FILE_NAME).write_bytes(manifest.render())
+            if model_card is not None:
+                (aside / "MODEL_CARD.md").write_text(model_card, encoding="utf-8")
+        return Path(path)
+
+    def _pack(self) -> dict[str, bytes]:
+        """Content of every file but the manifest."""
+        packed, arrays = {}, {}  # type: dict[str, bytes], dict[str, NDArray]
+        for i, member in enumerate(self.members):
+            packed[_member_file(i)] = pack_tensors(_stored(member, self.manifest.dtype))
+            _split(member.extras, f"{i}", arrays)
+        if arrays:
+            packed[_EXTRAS] = pack_arrays(arrays)
+        return packed
+
+    def _round(member: Predictor, dtype: str, name: str) -> None:
+    """Give a member the very numbers that its file will hold."""
+    if dtype == "float32":
+        return
+    with torch.no_grad():
+        for key, tensor in member.state_dict().items():
+            if tensor.is_floating_point():
+                kept = tensor.to(getattr(torch, dtype))
+                if bool((torch.isinf(kept) & torch.isfinite(tensor)).any()):
+                    raise BundleError(f"Values of {key!r} are too large for {dtype}", where=name, todo="Store float32")
+                tensor.copy_(kept)
+
+
+def _stored(member: Predictor, dtype: str) -> dict[str, torch.Tensor]:
+    """A member's state as its file holds it; cloned, for the format refuses shared memory."""
+    kind = getattr(torch, dtype)
+    state = {key: tensor.detach().cpu() for key, tensor in member.state_dict().items()}
+    return {
+        key: (tensor.to(kind) if tensor.is_floating_point() else tensor).contiguous().clone()
+        for key, tensor in state.items()
+    }
+
+
+def _split(value: Any, path: str, arrays: dict[str, NDArray]) -> Any:
+    """``value`` with its arrays moved into ``arrays`` and named in their place."""
+    if isinstance(value, np.ndarray):
+        arrays[path] = np.ascontiguousarray(value)
+        return _ARRAY + path
+    if isinstance(value, Mapping):
+        return {str(key): _split(item, f"{path}/{key}", arrays) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_split(item, f"{path}/{i}", arrays) for i, item in enumerate(value)]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    message = f"A fitted value is a {type(value).__name__}, not an array, number, text, list or dict"
+    raise BundleError(message, where=path)
+
+
+def _join(value: Any, arrays: Mapping[str, NDArray]) -> Any:
+    """The inverse of :func:`_split`."""
+    if isinstance(value, str) and value.startswith(_ARRAY):
+        name = value.removeprefix(_ARRAY)
+        if name not in arrays:
+            raise BundleError("A fitted array is missing", where=name)
+        return arrays[name]
+    if isinstance(value, Mapping):
+        return {key: _join(item, arrays) for key, item in value.items()}
+    return [_join(item, arrays) for item in value] if isinstance(value, list) else value
+
+
+def _verify(path: Path, record: FileRecord) -> None:
+    """Compare a file with its record, the size before anything is read."""
+    if not path.is_file():
+        raise BundleError("A file of the bundle is missing", where=path)
+    size = path.stat().st_size
+    if size != record.bytes:
+        raise BundleError(f"A file of the bundle has {size:,} bytes, not {record.bytes:,}", where=path)
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != record.sha256:
+        message = f"A file of the bundle has the wrong checksum ({found[:12]}…, not {record.sha256[:12]}…)"
+        raise BundleError(message, where=path, todo="Get the bundle again from where it came from")
+
+
+def _load_member(manifest: Manifest, folder: Path, path: Path) -> Predictor:
+    """One member; its shapes are compared before any memory is taken for it."""
+    where = folder / FILE_NAME
+    cls = cast("type[Predictor]", system(manifest.system))
+    n_genes = manifest.arguments.get("n_genes", len(manifest.genes))
+    if n_genes != len(manifest.genes):
+        raise BundleError(f"{n_genes} outputs do not match {len(manifest.genes)} genes", where=where)
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no dict
+        with torch.device("meta"):
+            check_state(found, shapes_of(cls(**manifest.arguments)), path)
+        member = cls(**manifest.arguments)
+        member.load_state_dict(load_tensors(path))
+    except SafetensorError as error:
+        raise BundleError(f"A file of the bundle is damaged ({error})", where=path) from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BundleError(f"The system {manifest.system!r} cannot be built ({error})", where=where) from error
+    return member
