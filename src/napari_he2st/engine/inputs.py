@@ -27,7 +27,7 @@ from napari_he2st.data.slides.grid import square_grid
 from napari_he2st.data.slides.tissue import tissue_mask
 from napari_he2st.zoo import inputs as kinds
 from napari_he2st.zoo.base import Input
-from napari_he2st.zoo.encoders import Encoder, build
+from napari_he2st.zoo.encoders.build import Encoder, build
 
 if TYPE_CHECKING:
     from napari_he2st.data.slides import Slide, TileBatch

@@ -153,11 +153,11 @@ class _Runner:
     ) -> None:
         self._bundle, self._columns, self._seed = bundle, torch.from_numpy(columns).to(device), seed
         self._n_samples, self._options = n_samples, options
-        self._scene = Scene(slide, grid, bundle.mpp, device)
+        self._scene = Scene(slide, grid, bundle.manifest.mpp, device)
         self._members: list[Predictor] = [member.to(device).eval() for member in bundle.members]
         model = self._members[0]
         if not isinstance(model.unit, Spots):
-            message = f"{bundle.system} predicts in units of {type(model.unit).__name__}, which this engine cannot run"
+            message = f"{bundle.manifest.system} predicts in units of {type(model.unit).__name__}, which this engine cannot run"
             raise ModelError(message)
 
     def run(self, batches: list[NDArray[np.intp]]) -> Iterator[Chunk]:
@@ -196,7 +196,7 @@ class _Runner:
                 expression = predicted["expression"] if isinstance(predicted, dict) else predicted
                 if expression.shape != (len(rows), len(self._bundle.genes)):
                     message = (
-                        f"{self._bundle.system} returned shape {tuple(expression.shape)} for {len(rows)} spots "
+                        f"{self._bundle.manifest.system} returned shape {tuple(expression.shape)} for {len(rows)} spots "
                         f"and {len(self._bundle.genes)} genes"
                     )
                     raise ModelError(message, todo="Its code does not fit this bundle; report this to its author")
@@ -212,7 +212,7 @@ class _Runner:
             return
         genes = np.flatnonzero(~np.isfinite(mean).all(axis=0))
         first = self._bundle.genes[int(self._columns[int(genes[0])])]
-        message = f"{self._bundle.title} returned values that are not finite, for instance for {first}"
+        message = f"{self._bundle.manifest.title} returned values that are not finite, for instance for {first}"
         raise ModelError(message, todo="Finished batches are kept; check the bundle's weights")
 
 
@@ -269,7 +269,7 @@ def predict_slide(
 
 def tissue_grid(bundle: Bundle, slide: Slide, pitch_um: float | None = None) -> Grid:
     """The square lattice over a slide's tissue at which a bundle predicts by default."""
-    return square_grid(slide, pitch_um or bundle.pitch_um, mask=tissue_mask(slide))
+    return square_grid(slide, pitch_um or bundle.manifest.pitch_um, mask=tissue_mask(slide))
 
 
 def gene_columns(bundle: Bundle, genes: Sequence[str] | None) -> NDArray[np.intp]:
@@ -286,7 +286,7 @@ def gene_columns(bundle: Bundle, genes: Sequence[str] | None) -> NDArray[np.intp
     missing = [gene for gene in genes if gene not in set(bundle.genes)]
     if missing or not wanted:
         shown = ", ".join(missing[:5]) or "an empty list"
-        message = f"{bundle.title} does not predict {shown}{' …' if len(missing) > 5 else ''}"
+        message = f"{bundle.manifest.title} does not predict {shown}{' …' if len(missing) > 5 else ''}"
         raise GeneError(
             message, todo=f"Choose among its {len(bundle.genes)} genes, such as {', '.join(bundle.genes[:3])}"
         )
@@ -314,9 +314,12 @@ def to_adata(
         {keys.ARRAY_ROW: grid.index[:, 0], keys.ARRAY_COL: grid.index[:, 1], keys.IN_TISSUE: grid.in_tissue},
         index=pd.Index(names),
     )
-    ensembl = dict(zip(bundle.genes, bundle.ensembl or [""] * len(bundle.genes), strict=True))
+    ensembl = dict(zip(bundle.genes, bundle.manifest.ensembl or [None] * len(bundle.genes), strict=True))
     var = pd.DataFrame(
-        {keys.ENSEMBL: [ensembl[g] for g in genes], keys.HELD_OUT_PCC: [bundle.scores.get(g, np.nan) for g in genes]},
+        {
+            keys.ENSEMBL: [ensembl[g] or "" for g in genes],
+            keys.HELD_OUT_PCC: [bundle.scores.get(g, np.nan) for g in genes],
+        },
         index=pd.Index(genes),
     )
     adata = ad.AnnData(X=values, obs=obs, var=var)
@@ -326,19 +329,21 @@ def to_adata(
     adata.uns[keys.UNS] = provenance(
         "predicted",
         mpp=slide.mpp,
-        scale=bundle.scale,
+        scale=bundle.manifest.scale,
         pitch_um=grid.pitch_um,
         spot_um=grid.spot_um,
         lattice=grid.lattice,
         library=slide.name,
         bundle=bundle.id,
-        bundle_title=bundle.title,
+        bundle_title=bundle.manifest.title,
         bundle_sha256=bundle.sha256,
-        system=bundle.system,
+        system=bundle.manifest.system,
         slide_fingerprint=slide.fingerprint,
-        training_slides=[str(section["fingerprint"]) for section in bundle.training if section.get("fingerprint")],
-        tile_px=bundle.tile_px,
-        tile_mpp=bundle.mpp,
+        training_slides=[
+            str(section["fingerprint"]) for section in bundle.manifest.training if section.get("fingerprint")
+        ],
+        tile_px=bundle.manifest.tile_px,
+        tile_mpp=bundle.manifest.mpp,
         seed=seed,
         device=device,
     )
@@ -352,7 +357,10 @@ def to_adata(
 def result_facts(bundle: Bundle, genes: Sequence[str] | None = None) -> dict[str, Any]:
     """What a :class:`~napari_he2st.engine.session.Result` of this bundle shows: scale and held-out scores."""
     kept = list(bundle.genes if genes is None else genes)
-    return {"scale": bundle.scale, "scores": np.asarray([bundle.scores.get(g, np.nan) for g in kept], dtype=np.float32)}
+    return {
+        "scale": bundle.manifest.scale,
+        "scores": np.asarray([bundle.scores.get(g, np.nan) for g in kept], dtype=np.float32),
+    }
 
 
 @dataclass(frozen=True)

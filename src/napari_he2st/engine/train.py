@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_he2st.analysis.metrics import METRICS
+from napari_he2st.core import keys
 from napari_he2st.core.errors import ModelError, TruthError
 from napari_he2st.core.progress import Control
 from napari_he2st.engine.device import auto_batch_size, choose_device
@@ -26,6 +27,7 @@ from napari_he2st.engine.training_data import (
 from napari_he2st.zoo.base import Expression, Predictor
 from napari_he2st.zoo.bundle import Bundle
 from napari_he2st.zoo.catalogue import system
+from napari_he2st.zoo.manifest import Manifest
 from napari_he2st.zoo.scale import scale_of
 
 if TYPE_CHECKING:
@@ -120,8 +122,7 @@ def train(
     splits = [fit.score(kind, train_on, test_on, resolved) for kind, train_on, test_on in _splits(opened, folds)]
     if scored:
         splits.append(fit.score("holdout", opened, scored, resolved))
-    members = fit.members(opened, resolved)
-    return fit.bundle(members, opened, splits, title)
+    return _bundle(name, fit, fit.members(opened, resolved), opened, splits, title)
 
 
 def _splits(
@@ -139,11 +140,10 @@ def _splits(
     return splits
 
 
-def _expression(cls: type[Predictor]) -> Expression:
-    target = cls.targets.get("expression")
+def _expression(model: Predictor | type[Predictor]) -> Expression:
+    target = model.targets.get("expression")
     if not isinstance(target, Expression):
-        message = f"{cls.__name__} does not learn expression"
-        raise ModelError(message, todo="Choose a system whose task is expression")
+        raise ModelError("This system does not learn expression", todo="Choose a system whose task is expression")
     return target
 
 
@@ -161,20 +161,24 @@ class _Fit:
         device: torch.device,
         control: Control,
     ) -> None:
-        self._cls, self._arguments, self._genes = cls, arguments, genes
+        self._cls, self._arguments, self.genes = cls, arguments, genes
         self.mpp, self._epochs, self._seed, self._device, self._control = mpp, epochs, seed, device, control
 
     def new_model(self) -> Predictor:
         """A fresh model with the arguments that the data decide filled in."""
-        known = {"n_genes": len(self._genes)}
+        known = {"n_genes": len(self.genes)}
         wanted = inspect.signature(self._cls.__init__).parameters
         unknown = [key for key in self._arguments if key not in wanted]
         if unknown:
             message = f"{self._cls.__name__} has no argument {', '.join(unknown)}"
             raise ModelError(message, todo=f"It takes {', '.join(k for k in wanted if k != 'self')}")
         model = self._cls(**{k: v for k, v in known.items() if k in wanted}, **self._arguments)
-        model.genes = list(self._genes)
+        model.genes = list(self.genes)
         return model.to(self._device)
+
+    def arguments_of(self) -> dict[str, Any]:
+        """All constructor arguments that a bundle has to remember."""
+        return {"n_genes": len(self.genes), **self._arguments}
 
     def members(self, sections: list[TrainingSection], resolved: Mapping[str, Resolved]) -> list[Predictor]:
         """Fit every member of the ensemble on some sections."""
@@ -183,12 +187,11 @@ class _Fit:
     def _fit_one(self, sections: list[TrainingSection], resolved: Mapping[str, Resolved], member: int) -> Predictor:
         torch.manual_seed(self._seed + member)
         model = self.new_model()
-        target = model.targets["expression"]
-        assert_expression = target if isinstance(target, Expression) else Expression()
-        counts = np.concatenate([s.counts(self._genes)[0] for s in sections])
-        fitted = scale_of(assert_expression.scale).fit(counts)
+        target = _expression(model)
+        counts = np.concatenate([s.counts(self.genes)[0] for s in sections])
+        fitted = scale_of(target.scale).fit(counts)
         model.extras["scale"] = fitted
-        targets = [expression_target(s, self._genes, assert_expression, fitted) for s in sections]
+        targets = [expression_target(s, self.genes, target, fitted) for s in sections]
         recipe = model.recipe if self._epochs is None else replace(model.recipe, epochs=self._epochs)
         batches = TrainingBatches(
             model,
@@ -228,16 +231,15 @@ class _Fit:
     ) -> Split:
         """Fit on some sections, score on others."""
         members = self.members(train_on, resolved)
-        target = members[0].targets["expression"]
-        plain = Expression(scale=target.scale) if isinstance(target, Expression) else Expression()
+        plain = replace(_expression(members[0]), smooth=None)
         pcc = METRICS["pcc"].function
         per_section = []
         for section in test_on:
-            measured = expression_target(section, self._genes, plain, members[0].extras["scale"]).numpy()
+            measured = expression_target(section, self.genes, plain, members[0].extras["scale"]).numpy()
             ok = resolved[section.name].ok
             per_section.append(pcc(self.predict(members, resolved[section.name])[ok], measured[ok]))
         per_gene = np.nanmean(np.stack(per_section), axis=0)
-        variance = expression_variance([s.adata for s in train_on], self._genes)
+        variance = expression_variance([s.adata for s in train_on], self.genes)
         headline = per_gene[np.argsort(-variance, kind="stable")[:HVG_SCORED]]
         return Split(
             kind,
@@ -247,3 +249,62 @@ class _Fit:
             float(np.nanmean(headline)),
             float(np.nanmedian(headline)),
         )
+
+
+def _bundle(
+    name: str,
+    fit: _Fit,
+    members: list[Predictor],
+    sections: list[TrainingSection],
+    splits: list[Split],
+    title: str | None,
+) -> Bundle:
+    """The bundle of a training run, with its provenance and honest scores."""
+    model = members[0]
+    tiles = [spec for spec in model.inputs.values() if hasattr(spec, "px")]
+    adata = sections[0].adata
+    ensembl = adata.var[keys.ENSEMBL].reindex(fit.genes) if keys.ENSEMBL in adata.var else None
+    scores = {
+        f"pcc_{kind}": np.nanmean(np.stack([s.pcc for s in splits if s.kind == kind]), axis=0).tolist()
+        for kind in dict.fromkeys(s.kind for s in splits)
+    }
+    # The score shown beside genes is the hardest split there is: another patient, then another section.
+    shown = next((scores[f"pcc_{kind}"] for kind in ("patient", "holdout", "section") if f"pcc_{kind}" in scores), None)
+    if shown is not None:
+        scores["pcc"] = shown
+    manifest = Manifest(
+        name=title or f"{name}-{len(fit.genes)}",
+        title=title or f"{type(model).__name__} on {', '.join(s.name for s in sections)}",
+        system=name,
+        arguments=fit.arguments_of(),
+        genes=tuple(fit.genes),
+        ensembl=() if ensembl is None else tuple(None if not e else str(e) for e in ensembl.fillna("")),
+        scale=_expression(model).scale,
+        tile_px=max((spec.px for spec in tiles), default=0),
+        mpp=fit.mpp,
+        pitch_um=sections[0].grid.pitch_um,
+        encoder=tuple(dict.fromkeys(spec.encoder for spec in tiles if hasattr(spec, "encoder"))),
+        training=tuple(
+            {
+                "section": s.name,
+                "patient": s.patient,
+                "fingerprint": s.slide.fingerprint,
+                "spots": len(s.grid),
+            }
+            for s in sections
+        ),
+        scores=scores,
+        splits=tuple(
+            {
+                "kind": s.kind,
+                "trained": list(s.trained),
+                "scored": list(s.scored),
+                "genes": min(HVG_SCORED, len(fit.genes)),
+                "mean_pcc": s.mean_pcc,
+                "median_pcc": s.median_pcc,
+            }
+            for s in splits
+        ),
+        members=len(members),
+    )
+    return Bundle(members, manifest)

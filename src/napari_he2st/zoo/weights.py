@@ -123,7 +123,9 @@ def _hub(name: str, source: WeightSource) -> Path:
         from huggingface_hub import errors
     except ImportError as error:
         todo = "Run pip install 'napari-he2st[foundation]'"
-        raise MissingExtraError(f"The weights of {name} lie on the Hugging Face hub", where=source.repo, todo=todo) from error
+        raise MissingExtraError(
+            f"The weights of {name} lie on the Hugging Face hub", where=source.repo, todo=todo
+        ) from error
     try:
         return Path(huggingface_hub.hf_hub_download(str(source.repo), source.file, revision=source.revision))
     except errors.GatedRepoError as error:
@@ -204,9 +206,7 @@ def check_state(found: Shapes, wanted: Shapes, where: Path) -> None:
     WeightsError
         Names what is missing, left over or of another shape.
     """
-    other = [
-        f"{key} {found[key]} for {wanted[key]}" for key in wanted if key in found and found[key] != wanted[key]
-    ]
+    other = [f"{key} {found[key]} for {wanted[key]}" for key in wanted if key in found and found[key] != wanted[key]]
     problems = [
         f"{what} {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
         for what, names in (
