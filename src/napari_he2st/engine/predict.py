@@ -157,8 +157,8 @@ class _Runner:
         self._members: list[Predictor] = [member.to(device).eval() for member in bundle.members]
         model = self._members[0]
         if not isinstance(model.unit, Spots):
-            message = f"{bundle.manifest.system} predicts in units of {type(model.unit).__name__}, which this engine cannot run"
-            raise ModelError(message)
+            unit = type(model.unit).__name__
+            raise ModelError(f"{bundle.manifest.system} predicts in units of {unit}, which this engine cannot run")
 
     def run(self, batches: list[NDArray[np.intp]]) -> Iterator[Chunk]:
         """Chunks of every batch."""
@@ -195,10 +195,8 @@ class _Runner:
                 predicted = member.predict(**noise, **self._options, **prepared)
                 expression = predicted["expression"] if isinstance(predicted, dict) else predicted
                 if expression.shape != (len(rows), len(self._bundle.genes)):
-                    message = (
-                        f"{self._bundle.manifest.system} returned shape {tuple(expression.shape)} for {len(rows)} spots "
-                        f"and {len(self._bundle.genes)} genes"
-                    )
+                    wanted = f"{len(rows)} spots and {len(self._bundle.genes)} genes"
+                    message = f"{self._bundle.manifest.system} returned shape {tuple(expression.shape)} for {wanted}"
                     raise ModelError(message, todo="Its code does not fit this bundle; report this to its author")
                 draws.append(expression.float().index_select(1, self._columns))
         if len(draws) == 1:
