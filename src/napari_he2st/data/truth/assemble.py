@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 X_SOURCE, Y_SOURCE = "x_source", "y_source"
 """Columns of a spot table with the vendor's positions, in pixels."""
 
+AS_STORED = "as_stored"
+"""Expression scale of values that are neither counts nor derived from counts by us."""
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -116,13 +119,15 @@ def gene_table(symbols: list[str], ids: list[str] | None, where: Path) -> tuple[
     return genes, notes
 
 
-def assemble(counts: Any, spots: DataFrame, genes: DataFrame, frame: Frame, *, library: str, layout: str) -> AnnData:
+def assemble(
+    counts: Any, spots: DataFrame, genes: DataFrame, frame: Frame, *, library: str, layout: str, stored: Any = None
+) -> AnnData:
     """AnnData in our schema: ``X`` is log1p of counts per 10,000.
 
     Parameters
     ----------
     counts
-        Checked raw counts, CSR, spots × genes.
+        Checked raw counts, CSR, spots × genes; None where there are none.
     spots
         Index: unique names; columns :data:`X_SOURCE` and :data:`Y_SOURCE`, and what goes into ``obs``.
     genes
@@ -131,6 +136,8 @@ def assemble(counts: Any, spots: DataFrame, genes: DataFrame, frame: Frame, *, l
         Where the spots lie.
     library, layout
         Names of the section and of its reader.
+    stored
+        Values that become ``X`` as they are, where there are no counts.
 
     Raises
     ------
@@ -144,19 +151,19 @@ def assemble(counts: Any, spots: DataFrame, genes: DataFrame, frame: Frame, *, l
     if lost.any():
         message = f"{int(lost.sum())} spots have no position, such as {spots.index[lost][0]}"
         raise TruthError(message, where=library, todo="Complete or remove their rows in the position file")
-    counts = counts.astype(np.float32)
+    layers = {} if counts is None else {keys.COUNTS: counts.astype(np.float32)}
     adata = AnnData(
-        X=log1p_cp10k(counts),
+        X=stored.astype(np.float32) if counts is None else log1p_cp10k(counts),
         obs=spots.drop(columns=[X_SOURCE, Y_SOURCE]),
         var=genes,
-        layers={keys.COUNTS: counts},
+        layers=layers,
         obsm={keys.SPATIAL: frame.to_slide(source), keys.SPATIAL_SOURCE: source},
         uns={
             keys.UNS: provenance(
                 "measured",
                 mpp=frame.mpp,
                 mpp_source=frame.mpp_source,
-                scale=LOG1P_CP10K,
+                scale=AS_STORED if counts is None else LOG1P_CP10K,
                 pitch_um=frame.pitch_um,
                 spot_um=frame.spot_um,
                 lattice=frame.lattice,

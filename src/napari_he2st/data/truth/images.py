@@ -27,13 +27,13 @@ def images_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
-def only_image(candidates: Iterable[Path], missing: list[str]) -> Path | None:
+def only_image(candidates: Iterable[Path], missing: list[str], what: str = "image") -> Path | None:
     """The one image among ``candidates``; None, with a note in ``missing``, where there is none or a choice."""
     images = list(candidates)
     if len(images) == 1:
         return images[0]
     names = ", ".join(image.name for image in images[:4])
-    missing.append(f"one image ({names} are there; name one with image=)" if images else "image")
+    missing.append(f"one {what} ({names} are there; name one with image=)" if images else what)
     return None
 
 

@@ -27,12 +27,12 @@ class LatticeFit:
     ----------
     px_per_um
         Pixels per micrometre, the geometric mean over the two axes.
-    residual_um
-        Root mean square distance of the spots from the fitted lattice, micrometres.
+    anisotropy
+        Ratio of the larger to the smaller scale; 1 where the assumed geometry of the array is right.
     """
 
     px_per_um: float
-    residual_um: float
+    anisotropy: float
 
 
 def hexagonal_um(row: NDArray, column: NDArray, pitch_um: float = VISIUM_PITCH_UM) -> NDArray[np.float64]:
@@ -60,12 +60,12 @@ def fit_lattice(xy_um: NDArray, xy_px: NDArray) -> LatticeFit | None:
     if len(xy_um) < 3 or np.linalg.matrix_rank(centred_um) < 2:
         return None
     matrix = np.linalg.lstsq(centred_um, centred_px, rcond=None)[0]
-    px_per_um = float(np.sqrt(abs(np.linalg.det(matrix))))
+    large, small = np.linalg.svd(matrix, compute_uv=False)
     left = np.sqrt(np.mean(np.sum((centred_px - centred_um @ matrix) ** 2, axis=1)))
     spread = np.sqrt(np.mean(np.sum(centred_px**2, axis=1)))
-    if left > 0.1 * spread or px_per_um == 0:
+    if left > 0.1 * spread or small == 0:
         raise TruthError(
             "Pixel positions of the spots do not follow their array positions",
             todo="Check that rows, columns, x and y are not mixed up in the position file",
         )
-    return LatticeFit(px_per_um, float(left / px_per_um))
+    return LatticeFit(float(np.sqrt(large * small)), float(large / small))

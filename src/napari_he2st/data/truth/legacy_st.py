@@ -68,7 +68,8 @@ def detect(path: Path) -> Detection | None:
     """Sections by their names; the path may be the folder, its parent, or one of its subfolders."""
     if not path.is_dir():
         return None
-    root = next((folder for folder in (path, path / "data", path.parent) if (folder / _SPOTS).is_dir()), path)
+    levels = (path, path / "data", path.parent if path.name.startswith("ST-") else path)
+    root = next((folder for folder in levels if (folder / _SPOTS).is_dir()), path)
     counts, spots = _counts(root), _spots(root)
     if not spots:
         return None

@@ -56,8 +56,6 @@ def decode(data: bytes, path: Path) -> str:
 def read_matrix(path: Path) -> tuple[list[str], list[str], NDArray[np.float64]]:
     """Row names, column names and values (rows, columns) of a tab-separated matrix with a header.
 
-    Parsed as one block of numbers: pandas needs several times as long for tens of thousands of columns.
-
     Raises
     ------
     TruthError
@@ -81,13 +79,35 @@ def read_matrix(path: Path) -> tuple[list[str], list[str], NDArray[np.float64]]:
     columns = [column.strip().strip('"') for column in header[1:]]
     if not cells:
         return names, columns, np.empty((0, len(columns)))
-    try:
-        flat = np.loadtxt(io.BytesIO(b"\n".join(cells).replace(b"\t", b"\n")), dtype=np.float64, comments=None)
-    except ValueError as error:
-        raise TruthError(f"A cell is not a number ({error})", where=path, todo="Counts have to be whole") from error
+    body = b"\n".join(cells).replace(b"\t", b"\n")
+    flat = _whole_numbers(body)
+    if flat is None:
+        try:
+            flat = np.loadtxt(io.BytesIO(body), dtype=np.float64, comments=None, ndmin=1)
+        except ValueError as error:
+            raise TruthError(f"A cell is not a number ({error})", where=path, todo="Give raw counts") from error
     if flat.size != len(names) * len(columns):  # numpy skips empty cells
         raise TruthError("The table has empty cells", where=path, todo="Write 0 where nothing was counted")
     return [name.strip('"') for name in names], columns, flat.reshape(len(names), len(columns))
+
+
+def _whole_numbers(lines: bytes) -> NDArray[np.float64] | None:
+    """Numbers of lines that hold digits alone, or None if any holds something else (or nothing).
+
+    Nearly all cells of a count table have one digit, so this takes a fifth of numpy's text reader.
+    """
+    digits = np.frombuffer(lines + b"\n", dtype=np.uint8)
+    is_end = digits == ord("\n")
+    ends = np.flatnonzero(is_end)
+    lengths = np.diff(ends, prepend=-1) - 1
+    if not ((digits >= ord("0")) & (digits <= ord("9")) | is_end).all() or lengths.min() < 1 or lengths.max() > 15:
+        return None
+    values = digits[ends - 1] - 48.0
+    longer = np.flatnonzero(lengths > 1)
+    for place in range(1, int(lengths.max())):
+        longer = longer[lengths[longer] > place]
+        values[longer] += (digits[ends[longer] - 1 - place] - 48.0) * 10.0**place
+    return values
 
 
 def read_columns(path: Path, required: Sequence[str], *, separator: str, header: bool = True) -> DataFrame:
