@@ -1,0 +1,214 @@
+"""AnnData files: our own schema, scanpy's and squidpy's Visium form, and any other with ``obsm["spatial"]``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_he2st.core import keys
+from napari_he2st.core.errors import TruthError
+from napari_he2st.core.schema import check_expression
+from napari_he2st.core.types import Transform
+from napari_he2st.data.truth import lattice
+from napari_he2st.data.truth.assemble import (
+    X_SOURCE,
+    Y_SOURCE,
+    Frame,
+    assemble,
+    check_counts,
+    check_unique,
+    gene_table,
+)
+from napari_he2st.data.truth.genes import without_version
+from napari_he2st.data.truth.images import scale_of
+from napari_he2st.data.truth.section import Detection, Section, Source, truth_reader
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from pandas import DataFrame
+
+_IDENTIFIERS = (keys.ENSEMBL, "gene_ids", "gene_id", "ensembl_id")
+_SYMBOLS = ("feature_name", "gene_symbols", "gene_symbol", "gene_name", "symbol")
+
+
+def detect(path: Path) -> Detection | None:
+    """The file itself; folders of AnnData files are not searched."""
+    if path.suffix != ".h5ad" or not path.is_file():
+        return None
+    return Detection("h5ad", path, [path.stem], [path.name], ["slide image"])
+
+
+@truth_reader(
+    "h5ad",
+    "AnnData with spot positions",
+    looks_for='a file NAME.h5ad with obsm["spatial"]',
+    detect=detect,
+)
+def read(detection: Detection, name: str, source: Source) -> Section:
+    """Read one file; without raw counts the values are kept as they are, and that is said."""
+    path = detection.root
+    adata = _open(path)
+    missing = [] if source.image is not None else ["slide image"]
+    if keys.UNS in adata.uns:
+        check_expression(adata)
+        if source.mpp is not None:
+            adata.uns[keys.UNS] |= {"mpp": source.mpp, "mpp_source": "given"}
+        library = str(adata.uns[keys.UNS]["library"])
+        return Section(library, adata, source.image, detection.layout, None, detection.found, missing)
+
+    check_unique(adata.obs_names, "spots", path)
+    notes = []
+    if keys.IN_TISSUE in adata.obs:
+        in_tissue = adata.obs[keys.IN_TISSUE].to_numpy() == 1
+        notes += [f"{int((~in_tissue).sum())} spots beside the tissue left out"] if not in_tissue.all() else []
+        adata = adata[in_tissue]
+    if adata.n_obs == 0 or adata.n_vars == 0:
+        raise TruthError("There are no spots or no genes", where=path)
+    library, pictures = _library(adata, name, path)
+    xy = _positions(adata, path)
+    frame = _frame(adata, xy, pictures, source, path)
+    values, var, is_counts, where_from = _expression(adata)
+    if is_counts:
+        check_counts(values, path)
+    elif np.isinf(values.data).any():
+        raise TruthError("Expression is infinite in places", where=path)
+    symbols, ids = _names(var)
+    genes, gene_notes = gene_table(symbols, ids, path)
+    spots = adata.obs.copy()
+    if keys.IN_TISSUE in spots:
+        spots[keys.IN_TISSUE] = True
+    spots[X_SOURCE], spots[Y_SOURCE] = xy[:, 0], xy[:, 1]
+    result = assemble(
+        values if is_counts else None,
+        spots,
+        genes,
+        frame,
+        library=library,
+        layout=detection.layout,
+        stored=None if is_counts else values,
+    )
+    _add_pictures(result, library, pictures, scale_of(source))
+    missing += [] if is_counts else ["raw counts (values are kept as stored, in a scale the file does not tell)"]
+    found = [*detection.found, where_from, *gene_notes, *notes]
+    return Section(library, result, source.image, detection.layout, None, found, missing)
+
+
+def _open(path: Path) -> AnnData:
+    import anndata
+
+    try:
+        return anndata.read_h5ad(path)
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        message = f"The file is no readable AnnData ({type(error).__name__})"
+        raise TruthError(message, where=path, todo="It may be truncated; copy or write it again") from error
+
+
+def _library(adata: AnnData, name: str, path: Path) -> tuple[str, dict[str, Any]]:
+    """Name of the section and its entry of ``uns["spatial"]``."""
+    libraries = dict(adata.uns.get(keys.SPATIAL, {}))
+    if len(libraries) > 1:
+        message = f"The file mixes {len(libraries)} sections: {', '.join(libraries)}"
+        raise TruthError(message, where=path, todo="Write each into a file of its own")
+    return next(iter(libraries.items())) if libraries else (name, {})
+
+
+def _positions(adata: AnnData, path: Path) -> NDArray[np.float64]:
+    """Spot positions (x, y) in the pixels of the file."""
+    key = next((key for key in (keys.SPATIAL, "X_spatial") if key in adata.obsm), None)
+    if key is None:
+        there = ", ".join(adata.obsm) or "nothing"
+        todo = 'Put the spot centres, full-resolution pixels (x, y), into obsm["spatial"]'
+        raise TruthError(f'There are no spot positions obsm["spatial"] (obsm holds {there})', where=path, todo=todo)
+    xy = np.asarray(adata.obsm[key], dtype=np.float64)
+    if xy.ndim != 2 or xy.shape[1] != 2:
+        raise TruthError(f"Spot positions have shape {xy.shape}, not (spots, 2)", where=path)
+    return xy
+
+
+def _frame(
+    adata: AnnData, xy: NDArray[np.float64], pictures: dict[str, Any], source: Source, path: Path
+) -> Frame:
+    """Pixel size from Visium's spot pitch where rows and columns are those of a Visium slide; else as given."""
+    scale = scale_of(source)
+    px_per_um = _visium_px_per_um(adata, xy)
+    if source.mpp is not None:
+        mpp, said = source.mpp, "given"
+    elif px_per_um is not None:
+        mpp = 1 / (px_per_um * scale)
+        said = f"estimated from the spot pitch of {lattice.VISIUM_PITCH_UM:g} µm (centre to centre)"
+    else:
+        todo = "Give the pixel size (mpp) in micrometres"
+        raise TruthError("The file does not say how large its pixels are", where=path, todo=todo)
+    if px_per_um is not None:
+        return Frame(
+            mpp, said, lattice.VISIUM_PITCH_UM, lattice.VISIUM_SPOT_UM, "hexagonal", Transform.scale(scale)
+        )
+    um_per_source_px = mpp * scale
+    pitch_um = _nearest(xy) * um_per_source_px
+    if not 0 < pitch_um < np.inf:
+        raise TruthError("Spots have no distance from each other", where=path, todo="Check the spot positions")
+    diameter = pictures.get("scalefactors", {}).get("spot_diameter_fullres")
+    spot_um = pitch_um if diameter is None else float(diameter) * um_per_source_px
+    return Frame(mpp, said, pitch_um, spot_um, "irregular", Transform.scale(scale))
+
+
+def _visium_px_per_um(adata: AnnData, xy: NDArray[np.float64]) -> float | None:
+    if not {keys.ARRAY_ROW, keys.ARRAY_COL} <= set(adata.obs):
+        return None
+    row, column = (adata.obs[key].to_numpy(dtype=float) for key in (keys.ARRAY_ROW, keys.ARRAY_COL))
+    known = np.isfinite(xy).all(axis=1) & np.isfinite(row) & np.isfinite(column)
+    if not known.all() or not lattice.is_hexagonal(row, column):
+        return None
+    fit = lattice.fit_lattice(lattice.hexagonal_um(row, column), xy)
+    return None if fit is None or fit.anisotropy > 1.05 else fit.px_per_um
+
+
+def _nearest(xy: NDArray[np.float64]) -> float:
+    """Median distance to the nearest other spot."""
+    from scipy.spatial import cKDTree
+
+    points = xy[np.isfinite(xy).all(axis=1)]
+    if len(points) < 2:
+        return float("nan")
+    return float(np.median(cKDTree(points).query(points, k=2)[0][:, 1]))
+
+
+def _expression(adata: AnnData) -> tuple[Any, DataFrame, bool, str]:
+    """Values (CSR), their genes, whether they are counts, and where they come from."""
+    from scipy.sparse import csr_matrix
+
+    if keys.COUNTS in adata.layers:
+        return csr_matrix(adata.layers[keys.COUNTS]), adata.var, True, 'counts from layers["counts"]'
+    X = csr_matrix(adata.X)
+    if _whole(X.data):
+        return X, adata.var, True, "counts from X"
+    if adata.raw is not None:
+        raw = csr_matrix(adata.raw.X)
+        if _whole(raw.data):
+            return raw, adata.raw.var, True, "counts from raw"
+    return X, adata.var, False, "values from X"
+
+
+def _whole(values: NDArray) -> bool:
+    return bool((np.isfinite(values) & (values >= 0) & (values == np.floor(values))).all())
+
+
+def _names(var: DataFrame) -> tuple[list[str], list[str] | None]:
+    """Symbols and identifiers of genes; identifiers in the index give way to a column of symbols."""
+    index = list(map(str, var.index))
+    if all(map(without_version, index)):
+        column = next((name for name in _SYMBOLS if name in var), None)
+        return (list(map(str, var[column])) if column is not None else index), index
+    column = next((name for name in _IDENTIFIERS if name in var), None)
+    return index, None if column is None else list(map(str, var[column]))
+
+
+def _add_pictures(adata: AnnData, library: str, pictures: dict[str, Any], scale: float) -> None:
+    """Take over scanpy's pictures and factors; the rest of the entry may hold paths and is left behind."""
+    entry = adata.uns[keys.SPATIAL][library]
+    entry["images"] = dict(pictures.get("images", {}))
+    for name, value in pictures.get("scalefactors", {}).items():
+        entry["scalefactors"][name] = float(value) * (scale if name.endswith("_fullres") else 1 / scale)

@@ -1,0 +1,170 @@
+"""Text tables from untrusted files: every way in which one can be damaged becomes a clear error."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_he2st.core.errors import TruthError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pandas import DataFrame
+
+MAX_BYTES = 8 * 1024**3
+"""Larger tables are refused, also when a small gzip file unpacks to one."""
+
+
+def read_bytes(path: Path) -> bytes:
+    """Content of a file, unpacked where its name ends in ``.gz``.
+
+    Raises
+    ------
+    TruthError
+        The file cannot be read, is truncated, empty, or larger than :data:`MAX_BYTES`.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise TruthError("The file is truncated or damaged", where=path, todo="Download or copy it again") from error
+    except OSError as error:
+        raise TruthError(f"The file cannot be read ({error.strerror or error})", where=path) from error
+    if len(data) > MAX_BYTES:
+        raise TruthError(f"The file unpacks to more than {MAX_BYTES / 1024**3:g} GiB", where=path)
+    if not data.strip():
+        raise TruthError("The file is empty", where=path, todo="Download or copy it again")
+    return data
+
+
+def decode(data: bytes, path: Path) -> str:
+    """Text of UTF-8 bytes; anything else is a :class:`TruthError` that says where."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        message = f"The file is not UTF-8 text (byte {error.start})"
+        raise TruthError(message, where=path, todo="Save it as UTF-8") from error
+
+
+def read_matrix(path: Path) -> tuple[list[str], list[str], NDArray[np.float64]]:
+    """Row names, column names and values (rows, columns) of a tab-separated matrix with a header.
+
+    Raises
+    ------
+    TruthError
+        The table is not tab-separated, its rows differ in length, or a cell is not a number.
+    """
+    lines = read_bytes(path).splitlines()
+    header = decode(lines[0], path).split("\t")
+    if len(header) < 2:
+        raise TruthError("The columns are not separated by tabs", where=path, todo="Save the table tab-separated")
+    names, cells = [], []
+    for number, line in enumerate(lines[1:], start=2):
+        if not line.strip():
+            continue
+        name, _, rest = line.partition(b"\t")
+        names.append(decode(name, path))
+        cells.append(rest)
+        n_cells = line.count(b"\t") + 1
+        if n_cells != len(header):
+            message = f"Line {number} has {n_cells} cells, the header {len(header)}"
+            raise TruthError(message, where=path, todo="The file may be truncated; download or copy it again")
+    columns = [column.strip().strip('"') for column in header[1:]]
+    if not cells:
+        return names, columns, np.empty((0, len(columns)))
+    body = b"\n".join(cells).replace(b"\t", b"\n")
+    flat = _whole_numbers(body)
+    if flat is None:
+        try:
+            flat = np.loadtxt(io.BytesIO(body), dtype=np.float64, comments=None, ndmin=1)
+        except ValueError as error:
+            raise TruthError(f"A cell is not a number ({error})", where=path, todo="Give raw counts") from error
+    if flat.size != len(names) * len(columns):  # numpy skips empty cells
+        raise TruthError("The table has empty cells", where=path, todo="Write 0 where nothing was counted")
+    return [name.strip('"') for name in names], columns, flat.reshape(len(names), len(columns))
+
+
+def _whole_numbers(lines: bytes) -> NDArray[np.float64] | None:
+    """Numbers of lines that hold digits alone, or None if any holds something else (or nothing).
+
+    Nearly all cells of a count table have one digit, so this takes a fifth of numpy's text reader.
+    """
+    digits = np.frombuffer(lines + b"\n", dtype=np.uint8)
+    is_end = digits == ord("\n")
+    ends = np.flatnonzero(is_end)
+    lengths = np.diff(ends, prepend=-1) - 1
+    if not ((digits >= ord("0")) & (digits <= ord("9")) | is_end).all() or lengths.min() < 1 or lengths.max() > 15:
+        return None
+    values = digits[ends - 1] - 48.0
+    longer = np.flatnonzero(lengths > 1)
+    for place in range(1, int(lengths.max())):
+        longer = longer[lengths[longer] > place]
+        values[longer] += (digits[ends[longer] - 1 - place] - 48.0) * 10.0**place
+    return values
+
+
+def read_columns(path: Path, required: Sequence[str], *, separator: str, header: bool = True) -> DataFrame:
+    """A table with at least the ``required`` columns, all cells still text.
+
+    Parameters
+    ----------
+    path
+        Text table, possibly gzipped.
+    required
+        Columns that have to be there; without ``header`` the names of the columns, in order.
+    separator
+        What stands between cells.
+    header
+        Whether the first line holds the names.
+
+    Raises
+    ------
+    TruthError
+        A column is missing or the table is malformed.
+    """
+    import pandas as pd
+
+    text = decode(read_bytes(path), path)
+    try:
+        table = pd.read_csv(
+            io.StringIO(text), sep=separator, dtype=str, keep_default_na=False,
+            header=0 if header else None, names=None if header else list(required), index_col=False,
+        )  # fmt: skip
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise TruthError(f"The table is malformed ({error})", where=path) from error
+    lacking = [column for column in required if column not in table.columns]
+    if lacking:
+        have = ", ".join(map(str, table.columns[:8]))
+        message = f"Columns {', '.join(lacking)} are missing; there are {have}"
+        raise TruthError(message, where=path, todo=f"Cells have to be separated by {_said(separator)}")
+    return table
+
+
+def numbers(table: DataFrame, column: str, path: Path) -> NDArray[np.float64]:
+    """A text column as float64; empty and NA cells become NaN.
+
+    Raises
+    ------
+    TruthError
+        A cell is anything else than a number.
+    """
+    import pandas as pd
+
+    text = table[column].str.strip()
+    values = pd.to_numeric(text, errors="coerce")
+    wrong = values.isna() & ~text.str.lower().isin(["", "na", "nan"])
+    if wrong.any():
+        message = f"Column {column} holds {text[wrong].iloc[0]!r}, which is not a number"
+        raise TruthError(message, where=path)
+    return values.to_numpy(dtype=np.float64)
+
+
+def _said(separator: str) -> str:
+    return {"\t": "tabs", ",": "commas"}.get(separator, repr(separator))
