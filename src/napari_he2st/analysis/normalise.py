@@ -31,11 +31,8 @@ def to_log1p_cp10k(adata: AnnData) -> AnnData:
     elif facts["scale"] == COUNTS_SCALE:
         counts = adata.X
     else:
-        raise SchemaError(
-            f"Expression in scale {facts['scale']!r} holds no raw counts",
-            where=f"layers[{keys.COUNTS!r}]",
-            todo="Read the section from its original files",
-        )
+        message = f"Expression in scale {facts['scale']!r} comes without raw counts"
+        raise SchemaError(message, where=f"layers[{keys.COUNTS!r}]", todo="Read the section from its original files")
     result = adata.copy()
     result.X = log1p_cp10k(counts)
     if keys.COUNTS not in result.layers:
