@@ -1,0 +1,1 @@
+"""One file per slide format; each registers a function with ``@slide_reader``."""

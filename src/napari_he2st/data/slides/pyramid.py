@@ -1,0 +1,134 @@
+"""All levels of a slide: those in its file, and coarser ones made of them until an overview is small."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_he2st.data.slides.source import Source, TileError, TileLevel
+
+OVERVIEW_PX = 1024
+"""The coarsest level is no larger than this."""
+
+DAMAGED_GREY = 128
+"""Shown where a tile cannot be decoded."""
+
+
+class Tile(NamedTuple):
+    """Pixels of a tile (None: the file has none, so white), and whether all of them could be decoded."""
+
+    pixels: NDArray[np.uint8] | None
+    intact: bool
+
+
+class TileCache:
+    """The last decoded tiles, up to a number of bytes; safe in threads."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes, self.bytes = max_bytes, 0
+        self._tiles: OrderedDict[tuple[int, int, int], Tile] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[int, int, int]) -> Tile | None:
+        """The tile, or None if it is not kept."""
+        with self._lock:
+            if key in self._tiles:
+                self._tiles.move_to_end(key)
+            return self._tiles.get(key)
+
+    def put(self, key: tuple[int, int, int], tile: Tile) -> None:
+        """Keep a tile and forget the least recently used ones above the limit."""
+        with self._lock:
+            if key in self._tiles:
+                return
+            self._tiles[key] = tile
+            self.bytes += _nbytes(tile)
+            while self.bytes > self.max_bytes and len(self._tiles) > 1:
+                self.bytes -= _nbytes(self._tiles.popitem(last=False)[1])
+
+
+class Pyramid:
+    """Tiles of every level of a source.
+
+    Attributes
+    ----------
+    levels
+        Those of the file, then virtual ones, each half the size of the one before.
+    n_stored
+        How many levels the file has.
+    """
+
+    def __init__(self, source: Source, cache_bytes: int) -> None:
+        self._source, self._cache = source, TileCache(cache_bytes)
+        self.n_stored = len(source.levels)
+        levels = list(source.levels)
+        while max(levels[-1].width, levels[-1].height) > OVERVIEW_PX:
+            levels.append(_half(levels[-1]))
+        self.levels = tuple(levels)
+        self.decoded = 0
+        self._counting = threading.Lock()
+
+    def decode(self, level: int, column: int, row: int, out: NDArray[np.uint8] | None = None) -> Tile:
+        """One tile; tiles of the file are decoded anew (into ``out`` where possible), virtual ones kept."""
+        if level >= self.n_stored:
+            return self.cached(level, column, row)
+        with self._counting:
+            self.decoded += 1
+        try:
+            return Tile(self._source.decode_tile(level, column, row, out), True)
+        except TileError:
+            return Tile(np.full(self._shape(level), DAMAGED_GREY, dtype=np.uint8), False)
+
+    def cached(self, level: int, column: int, row: int) -> Tile:
+        """One tile, from the cache if it was read lately."""
+        key = level, column, row
+        tile = self._cache.get(key)
+        if tile is None:
+            tile = self._halved(*key) if level >= self.n_stored else self.decode(*key)
+            self._cache.put(key, tile)
+        return tile
+
+    def _shape(self, level: int) -> tuple[int, int, int]:
+        return self.levels[level].tile_height, self.levels[level].tile_width, 3
+
+    def _halved(self, level: int, column: int, row: int) -> Tile:
+        """A tile of a virtual level: means over 2 × 2 pixels of up to four tiles below."""
+        below, height, width = self.levels[level - 1], *self._shape(level)[:2]
+        out = np.full(self._shape(level), 255, dtype=np.uint8)
+        intact, empty = True, True
+        for j in range(2 * row, min(2 * row + 2, below.rows)):
+            for i in range(2 * column, min(2 * column + 2, below.columns)):
+                pixels, whole = self.decode(level - 1, i, j)
+                intact &= whole
+                if pixels is None:
+                    continue
+                empty = False
+                valid = pixels[: below.height - j * height, : below.width - i * width]
+                small = halve(valid)
+                y, x = (j % 2) * height // 2, (i % 2) * width // 2
+                out[y : y + small.shape[0], x : x + small.shape[1]] = small
+        return Tile(None if empty else out, intact)
+
+
+def halve(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Means over 2 × 2 pixels; an odd last row or column is doubled first."""
+    odd_y, odd_x = pixels.shape[0] % 2, pixels.shape[1] % 2
+    if odd_y or odd_x:
+        pixels = cv2.copyMakeBorder(pixels, 0, odd_y, 0, odd_x, cv2.BORDER_REPLICATE)
+    size = pixels.shape[1] // 2, pixels.shape[0] // 2
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
+
+
+def _half(level: TileLevel) -> TileLevel:
+    return TileLevel(
+        -(-level.width // 2), -(-level.height // 2), level.tile_width, level.tile_height, 2 * level.downsample
+    )
+
+
+def _nbytes(tile: Tile) -> int:
+    return 512 if tile.pixels is None else tile.pixels.nbytes  # an entry costs something even when empty

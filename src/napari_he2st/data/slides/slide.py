@@ -1,0 +1,398 @@
+"""An open slide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_he2st.core.errors import SlideError
+from napari_he2st.data.slides.fingerprint import fingerprint_of
+from napari_he2st.data.slides.pixel_size import check_mpp, choose_mpp, contradiction, missing_mpp
+from napari_he2st.data.slides.pyramid import Pyramid
+from napari_he2st.data.slides.resample import SAME, plan_cut
+from napari_he2st.data.slides.source import SLIDE_READERS, DamagedSlideError, Source, TileError
+from napari_he2st.data.slides.stream import TileBatch, stream
+
+if TYPE_CHECKING:
+    import dask.array
+
+CACHE_BYTES = 96 * 2**20
+"""Decoded tiles kept for drawing and for virtual levels, per slide."""
+
+_BLOCK_PX = 512
+"""Chunks of :meth:`Slide.pyramid` are whole tiles, about this wide: fewer, and still quick to draw."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """A resolution level that a slide's file holds.
+
+    Attributes
+    ----------
+    width, height
+        Size in pixels of this level.
+    downsample
+        Level-0 pixels per pixel of this level.
+    """
+
+    width: int
+    height: int
+    downsample: float
+
+
+class Slide:
+    """A slide, whatever its format; made by :meth:`open`. All methods may be called from any thread.
+
+    Attributes
+    ----------
+    path
+        Its file.
+    mpp
+        Micrometres per level-0 pixel.
+    mpp_source
+        Where ``mpp`` comes from: ``"given"``, or ``"metadata: …"``.
+    levels
+        The levels of the file, from the full resolution to the coarsest.
+    """
+
+    def __init__(self, path: Path, source: Source, mpp: float, mpp_source: str) -> None:
+        self.path, self.mpp, self.mpp_source = path, mpp, mpp_source
+        self._source = source
+        self._pyramid = Pyramid(source, CACHE_BYTES)
+        self.levels = [Level(v.width, v.height, v.downsample) for v in source.levels]
+        self._closed = False
+
+    @classmethod
+    def open(cls, path: str | Path, *, mpp: float | None = None) -> Slide:
+        """Open a slide.
+
+        Parameters
+        ----------
+        path
+            Its file.
+        mpp
+            Micrometres per level-0 pixel; overrides what the file states.
+
+        Raises
+        ------
+        SlideError
+            There is no such file, no reader can open it, it is damaged, or ``mpp`` is not above zero.
+        MissingMppError
+            The file does not state its pixel size and ``mpp`` is not given.
+        """
+        given = None if mpp is None else check_mpp(mpp)
+        path = Path(path)
+        source = open_source(path)
+        if given is not None:
+            return cls(path, source, given, "given")
+        chosen, _ = choose_mpp(source.facts.pixel_sizes)
+        if chosen is None:
+            source.close()
+            raise missing_mpp(str(path), source.facts.objective_power)
+        return cls(path, source, chosen.mpp, f"metadata: {chosen.source}")
+
+    def __enter__(self) -> Slide:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Slide({self.name!r}, {self.size[0]} × {self.size[1]} px, {self.mpp:.4g} µm/px, {self.format})"
+
+    def close(self) -> None:
+        """Release the file; the slide cannot be read any more."""
+        self._closed = True
+        self._source.close()
+
+    @property
+    def name(self) -> str:
+        """File name without its suffix."""
+        return slide_name(self.path)
+
+    @property
+    def format(self) -> str:
+        """Name of the format."""
+        return self._source.facts.format
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in level-0 pixels."""
+        return self.levels[0].width, self.levels[0].height
+
+    @property
+    def decoded(self) -> int:
+        """How many tiles of the file have been decoded so far."""
+        return self._pyramid.decoded
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the content, see :func:`napari_he2st.data.slides.fingerprint.fingerprint_of`."""
+        return fingerprint_of(self.path, self._source.facts.identity)
+
+    def info(self) -> dict[str, Any]:
+        """What is known of the slide, JSON-able: see :func:`probe`."""
+        return _describe(self.path, self._source, self.mpp, self.mpp_source)
+
+    def read(self, x: float, y: float, width: int, height: int, *, mpp: float) -> NDArray[np.uint8]:
+        """Read a region.
+
+        Parameters
+        ----------
+        x, y
+            Upper left corner in level-0 pixels; may lie outside the slide.
+        width, height
+            Size in pixels of the result.
+        mpp
+            Micrometres per pixel of the result.
+
+        Returns
+        -------
+            uint8, shape (height, width, 3), RGB, white outside the slide.
+
+        Raises
+        ------
+        TileError
+            A part of it is damaged.
+        SlideError
+            A size or ``mpp`` is not above zero, or the slide is closed.
+        """
+        pixels, ok = self._read(x, y, (width, height), check_mpp(mpp))
+        if not ok:
+            raise TileError("A part of this region cannot be decoded", where=self.path, todo="Copy the file again")
+        return pixels
+
+    def read_tiles(
+        self,
+        centres: ArrayLike,
+        px: int,
+        mpp: float,
+        *,
+        batch_size: int = 64,
+        threads: int = 2,
+        exact: bool = True,
+    ) -> Iterator[TileBatch]:
+        """Read square tiles around ``centres``, batch by batch, in their order.
+
+        Each compressed tile of the file is decoded once if the centres are in raster order. Memory stays
+        bounded. The batches of several calls with the same centres and ``batch_size`` belong together.
+
+        Parameters
+        ----------
+        centres
+            Level-0 pixels (x, y), shape (n, 2).
+        px
+            Width of a tile in its own pixels.
+        mpp
+            Micrometres per pixel of a tile. A level or a whole factor that fits within 1 % is taken as it is.
+        batch_size
+            Tiles per batch; only the last batch is smaller.
+        threads
+            How many threads decode.
+        exact
+            Antialiased resizing at factors that are not whole; otherwise a faster, close filter.
+
+        Yields
+        ------
+            Batches; a tile with a damaged part has ``ok`` False, and the run goes on.
+
+        Raises
+        ------
+        SlideError
+            An argument is out of range, or the slide is closed.
+        """
+        points = np.asarray(centres, dtype=np.float64).reshape(-1, 2)
+        if not np.isfinite(points).all():
+            raise SlideError("Tile centres have to be finite numbers", where=self.name)
+        for what, value in (("Tile width", px), ("Batch size", batch_size), ("Number of threads", threads)):
+            if value < 1:
+                raise SlideError(f"{what} has to be at least 1, not {value}", where=self.name)
+        self._check_open()
+        return self._stream(points, (px, px), check_mpp(mpp), SAME, exact, batch_size, threads)
+
+    def pyramid(self) -> list[dask.array.Array]:
+        """All levels as dask arrays (height, width, 3), uint8, decoded tile by tile when computed.
+
+        Coarser levels than the file has are added until one is at most 1024 pixels wide and high. Damaged
+        tiles are grey. Recently decoded tiles are kept, up to a fixed number of bytes.
+        """
+        from dask import array
+
+        arrays = []
+        for number, level in enumerate(self._pyramid.levels):
+            chunk = [side * max(1, _BLOCK_PX // side) for side in (level.tile_height, level.tile_width)]
+            arrays.append(
+                array.from_array(
+                    _LevelArray(self, number),
+                    chunks=(*chunk, 3),
+                    name=f"slide-{self.fingerprint}-{number}-{id(self)}",
+                    asarray=False,
+                    fancy=False,
+                    inline_array=True,
+                    meta=np.empty((0, 0, 0), dtype=np.uint8),
+                )
+            )
+        return arrays
+
+    def thumbnail(self, max_px: int = 1024) -> NDArray[np.uint8]:
+        """The whole slide, at most ``max_px`` wide and high: uint8, shape (h, w, 3); damaged tiles are grey."""
+        if max_px < 1:
+            raise SlideError(f"A thumbnail has to be at least 1 pixel wide, not {max_px}", where=self.name)
+        shrink = max(1.0, max(self.size) / max_px)
+        size = max(1, round(self.size[0] / shrink)), max(1, round(self.size[1] / shrink))
+        return self._read(0, 0, size, self.mpp * shrink)[0]
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SlideError("The slide is closed", where=self.path, todo="Open it again")
+
+    def _level_for(self, mpp: float) -> int:
+        """The coarsest level whose pixels are no larger than ``mpp``, within 1 %."""
+        fitting = [i for i, v in enumerate(self._pyramid.levels) if v.downsample * self.mpp <= mpp * (1 + SAME)]
+        return fitting[-1] if fitting else 0
+
+    def _stream(
+        self,
+        centres: NDArray[np.float64],
+        size: tuple[int, int],
+        mpp: float,
+        same: float,
+        exact: bool,
+        batch_size: int,
+        threads: int,
+    ) -> Iterator[TileBatch]:
+        level = self._level_for(mpp)
+        downsample = self._pyramid.levels[level].downsample
+        cut = plan_cut(centres / downsample, size, mpp / (self.mpp * downsample), exact=exact, same=same)
+        return stream(self._pyramid, level, cut, batch_size=batch_size, threads=threads)
+
+    def _read(self, x: float, y: float, size: tuple[int, int], mpp: float) -> tuple[NDArray[np.uint8], bool]:
+        """One region, and whether it is whole: a stream of a single patch."""
+        if min(size) < 1 or not np.isfinite([x, y]).all():
+            raise SlideError(f"A region of {size[0]} × {size[1]} pixels at ({x}, {y}) cannot be read", where=self.name)
+        self._check_open()
+        centre = np.array([[x, y]]) + np.array(size) * mpp / self.mpp / 2
+        same = min(SAME, 0.5 / max(size))  # the far edge must not be off by more than half a pixel
+        batch = next(self._stream(centre, size, mpp, same, True, 1, 1))
+        return batch.tiles[0], bool(batch.ok[0])
+
+
+class _LevelArray:
+    """One level with just enough of numpy's interface for dask."""
+
+    ndim, dtype = 3, np.dtype(np.uint8)
+
+    def __init__(self, slide: Slide, level: int) -> None:
+        self._slide, self._level = slide, level
+        shape = slide._pyramid.levels[level]
+        self.shape = (shape.height, shape.width, 3)
+
+    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[np.uint8]:
+        self._slide._check_open()
+        pyramid = self._slide._pyramid
+        level = pyramid.levels[self._level]
+        y0, y1, _ = key[0].indices(level.height)
+        x0, x1, _ = key[1].indices(level.width)
+        out = np.full((y1 - y0, x1 - x0, 3), 255, dtype=np.uint8)
+        for row in range(y0 // level.tile_height, -(-y1 // level.tile_height)):
+            for column in range(x0 // level.tile_width, -(-x1 // level.tile_width)):
+                pixels = pyramid.cached(self._level, column, row).pixels
+                if pixels is None:
+                    continue
+                top, left = row * level.tile_height, column * level.tile_width
+                part = pixels[max(y0 - top, 0) : y1 - top, max(x0 - left, 0) : x1 - left]
+                y, x = max(top, y0) - y0, max(left, x0) - x0
+                out[y : y + part.shape[0], x : x + part.shape[1]] = part
+        return out[:, :, key[2]]
+
+
+def probe(path: str | Path) -> dict[str, Any]:
+    """What is known of a slide, without needing its pixel size.
+
+    Returns
+    -------
+        JSON-able: ``name``, ``format``, ``size`` [width, height], ``levels``, ``tile`` [width, height],
+        ``compression``, ``mpp`` (None where not stated), ``mpp_source``, ``mpp_notes`` (statements that
+        contradict it or were ignored), ``objective_power``, ``bytes``, and facts of the format. Nothing of
+        the patient, no path and no description.
+
+    Raises
+    ------
+    SlideError
+        See :meth:`Slide.open`.
+    """
+    path = Path(path)
+    source = open_source(path)
+    try:
+        chosen, _ = choose_mpp(source.facts.pixel_sizes)
+        if chosen is None:
+            return _describe(path, source, None, None)
+        return _describe(path, source, chosen.mpp, f"metadata: {chosen.source}")
+    finally:
+        source.close()
+
+
+def open_source(path: Path) -> Source:
+    """Ask all readers in turn.
+
+    Raises
+    ------
+    SlideError
+        None can open the file (the message says what each found), or it is damaged.
+    """
+    if not path.exists():
+        raise SlideError("There is no such file", where=path, todo="Check the path")
+    if path.is_dir():
+        raise SlideError("This is a folder, not a slide", where=path, todo="Name the slide's file")
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        raise SlideError(f"The file cannot be read ({error.strerror})", where=path, todo="Check permissions") from error
+    if empty:
+        raise SlideError("The file is empty", where=path, todo="Copy or download it again")
+    tried = []
+    for reader in sorted(SLIDE_READERS, key=lambda entry: entry.facts.get("order", 50)):
+        try:
+            source: Source = reader.function(path)
+        except DamagedSlideError:
+            raise
+        except SlideError as error:
+            tried.append(f"{reader.name}: {error}")
+        else:
+            return source
+    message = f"No reader can open this file ({'; '.join(tried)})"
+    raise SlideError(message, where=path, todo="Check that it is a slide and was copied completely")
+
+
+def slide_name(path: Path) -> str:
+    """File name without its suffix (or ``.ome.tif``)."""
+    return path.stem.removesuffix(".ome")
+
+
+def _describe(path: Path, source: Source, mpp: float | None, mpp_source: str | None) -> dict[str, Any]:
+    facts, first = source.facts, source.levels[0]
+    chosen, notes = choose_mpp(facts.pixel_sizes)
+    if mpp is not None and mpp_source == "given" and chosen is not None:
+        note = contradiction(mpp, "The given pixel size", chosen)
+        notes = [*([note] if note else []), *notes]
+    return {
+        "name": slide_name(path),
+        "format": facts.format,
+        "size": [first.width, first.height],
+        "levels": [{"width": v.width, "height": v.height, "downsample": v.downsample} for v in source.levels],
+        "tile": [first.tile_width, first.tile_height],
+        "compression": facts.compression,
+        "mpp": mpp,
+        "mpp_source": mpp_source,
+        "mpp_notes": notes,
+        "objective_power": facts.objective_power,
+        "bytes": path.stat().st_size,
+        **facts.more,
+    }

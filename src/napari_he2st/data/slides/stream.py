@@ -1,0 +1,182 @@
+"""Reading many patches so that every compressed tile is decoded once.
+
+Patches are taken in the given order, in windows of a few batches. A tile that a patch needs is decoded into
+a buffer that stays in the processor's cache, and each overlap is copied straight to its place in every open
+patch it touches: those of the current window and of the windows ahead, as many as memory allows. In raster
+order a tile is therefore decoded once, whatever the width, as long as one row of patches fits the limit.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_he2st.data.slides.pyramid import Pyramid
+from napari_he2st.data.slides.resample import Cut
+
+OPEN_BYTES = 128 * 2**20
+"""Limit of the patches that are being filled, in level pixels; two windows are open in any case."""
+
+WINDOW_BYTES = 12 * 2**20
+"""Windows are about this large: small enough to recycle memory, large enough to keep threads busy."""
+
+
+@dataclass(frozen=True)
+class TileBatch:
+    """Consecutive tiles of :meth:`napari_he2st.data.slides.Slide.read_tiles`.
+
+    Attributes
+    ----------
+    start
+        Number of the first tile in the order of the centres.
+    tiles
+        uint8, shape (n, px, px, 3), RGB; white outside the slide.
+    ok
+        bool, shape (n,): whether all pixels of a tile could be decoded.
+    """
+
+    start: int
+    tiles: NDArray[np.uint8]
+    ok: NDArray[np.bool_]
+
+
+def stream(pyramid: Pyramid, level: int, cut: Cut, *, batch_size: int, threads: int) -> Iterator[TileBatch]:
+    """Read patches batch by batch; the next window is decoded while the caller works on this one.
+
+    Parameters
+    ----------
+    pyramid, level
+        Where the pixels come from.
+    cut
+        Which windows of the level, and what becomes of them.
+    batch_size
+        Patches per batch; only the last one is smaller.
+    threads
+        How many threads decode and resize.
+    """
+    with ThreadPoolExecutor(threads, thread_name_prefix="read-tiles") as pool:
+        reader = _Reader(pyramid, level, cut, batch_size, threads)
+        running = reader.start(pool, 0)
+        try:
+            for window in range(reader.n_windows):
+                _finish(running)
+                tiles, ok = reader.take(pool, window)
+                running = reader.start(pool, window + 1)
+                first = window * reader.step
+                for start in range(0, len(tiles), batch_size):
+                    stop = start + batch_size
+                    yield TileBatch(first + start, tiles[start:stop], ok[start:stop])
+        finally:  # also when the caller stops early
+            for future in running:
+                future.cancel()
+
+
+class _Reader:
+    """The open patches of one stream."""
+
+    def __init__(self, pyramid: Pyramid, level: int, cut: Cut, batch_size: int, threads: int) -> None:
+        self._pyramid, self._level, self._cut, self._threads = pyramid, level, cut, threads
+        self._shape = pyramid.levels[level]
+        n = len(cut.origins)
+        patch_bytes = cut.window[0] * cut.window[1] * 3
+        self.step = batch_size * max(1, WINDOW_BYTES // (batch_size * patch_bytes))
+        self.n_windows = -(-n // self.step)
+        self._ahead = max(2, OPEN_BYTES // (self.step * patch_bytes))
+        self._opened = 0
+        self._pending: dict[int, list[int]] = {}  # tile -> open patches that wait for it
+        self._needed: list[list[int]] = []  # tiles of each window, None once taken
+        self._pixels: dict[int, NDArray[np.uint8]] = {}  # window -> level pixels of its patches
+        self._ok = np.ones(n, dtype=bool)
+        size = np.array([self._shape.width, self._shape.height])
+        self._outside = ((cut.origins < 0) | (cut.origins + np.array(cut.window) > size)).any(axis=1)
+        self._local = threading.local()
+
+    def start(self, pool: ThreadPoolExecutor, window: int) -> list[Future[None]]:
+        """Begin to decode all tiles that a window still waits for."""
+        if window >= self.n_windows:
+            return []
+        while self._opened < min(window + self._ahead, self.n_windows):
+            self._open(self._opened)
+            self._opened += 1
+        work = [(tile, self._pending.pop(tile)) for tile in self._needed[window] if tile in self._pending]
+        self._needed[window] = []
+        for touched in {window, *(patch // self.step for _, patches in work for patch in patches)}:
+            if touched not in self._pixels:
+                self._pixels[touched] = self._blank(touched)
+        share = max(1, -(-len(work) // (4 * self._threads)))
+        return [pool.submit(self._decode, work[i : i + share]) for i in range(0, len(work), share)]
+
+    def take(self, pool: ThreadPoolExecutor, window: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """The finished patches of a window, resized, and whether they are whole."""
+        pixels, first = self._pixels.pop(window), window * self.step
+        ok = self._ok[first : first + len(pixels)]
+        resize, (width, height) = self._cut.resize, self._cut.size
+        if resize is None:
+            return pixels, ok
+        out = np.empty((len(pixels), height, width, 3), dtype=np.uint8)
+
+        def resize_some(start: int, stop: int) -> None:
+            for i in range(start, min(stop, len(pixels))):
+                resize(pixels[i], first + i, out[i])
+
+        share = -(-len(pixels) // self._threads)
+        _finish([pool.submit(resize_some, i, i + share) for i in range(0, len(pixels), share)])
+        return out, ok
+
+    def _open(self, window: int) -> None:
+        """Note which tiles the patches of a window wait for."""
+        first = window * self.step
+        origins = self._cut.origins[first : first + self.step]
+        shape, (width, height) = self._shape, self._cut.window
+        low = np.maximum(origins, 0)
+        high = np.minimum(origins + (width, height), (shape.width, shape.height))
+        from_tile = low // (shape.tile_width, shape.tile_height)
+        to_tile = -(-high // (shape.tile_width, shape.tile_height))
+        # A patch that lies outside the slide has an empty range.
+        needed: dict[int, None] = {}
+        bounds = np.concatenate([from_tile, to_tile], axis=1).tolist()
+        for patch, (column0, row0, column1, row1) in enumerate(bounds, first):
+            for row in range(row0, row1):
+                for tile in range(row * shape.columns + column0, row * shape.columns + column1):
+                    self._pending.setdefault(tile, []).append(patch)
+                    needed[tile] = None
+        self._needed.append(list(needed))
+
+    def _blank(self, window: int) -> NDArray[np.uint8]:
+        first = window * self.step
+        outside = self._outside[first : first + self.step]
+        width, height = self._cut.window
+        pixels = np.empty((len(outside), height, width, 3), dtype=np.uint8)
+        pixels[outside] = 255
+        return pixels
+
+    def _decode(self, work: list[tuple[int, list[int]]]) -> None:
+        """Decode tiles and copy each to the patches that wait for it."""
+        shape = self._shape
+        buffer = getattr(self._local, "buffer", None)
+        if buffer is None:
+            buffer = self._local.buffer = np.empty((shape.tile_height, shape.tile_width, 3), dtype=np.uint8)
+        width, height = self._cut.window
+        for tile, patches in work:
+            row, column = divmod(tile, shape.columns)
+            pixels, intact = self._pyramid.decode(self._level, column, row, buffer)
+            left, top = column * shape.tile_width, row * shape.tile_height
+            right = min(left + shape.tile_width, shape.width)
+            bottom = min(top + shape.tile_height, shape.height)
+            for patch, (x, y) in zip(patches, self._cut.origins[patches].tolist(), strict=True):
+                x0, x1, y0, y1 = max(left, x), min(right, x + width), max(top, y), min(bottom, y + height)
+                window, i = divmod(patch, self.step)
+                place = self._pixels[window][i, y0 - y : y1 - y, x0 - x : x1 - x]
+                place[:] = 255 if pixels is None else pixels[y0 - top : y1 - top, x0 - left : x1 - left]
+                if not intact:
+                    self._ok[patch] = False
+
+
+def _finish(futures: list[Future[None]]) -> None:
+    for future in futures:
+        future.result()
