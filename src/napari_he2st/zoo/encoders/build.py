@@ -145,6 +145,25 @@ def fill_network(network: nn.Module, entries: dict[str, Tensor], match: str, pat
     network.load_state_dict(entries)
 
 
+class _Stages(nn.Module):
+    """The first blocks of a timm network of the EfficientNet family, with the mean of some of their maps."""
+
+    def __init__(self, network: nn.Module, stages: tuple[int, ...]) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(network.conv_stem, network.bn1)
+        self.blocks = nn.ModuleList(network.blocks[: max(stages) + 1])
+        self.stages = stages
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        maps = []
+        for number, block in enumerate(self.blocks):
+            x = block(x)
+            if number in self.stages:
+                maps.append(x.mean((2, 3)))
+        return torch.cat(maps, dim=1)
+
+
 class _Pooled(nn.Module):
     """A timm network up to its pooled feature."""
 
@@ -160,7 +179,7 @@ def _timm(spec: EncoderSpec) -> nn.Module:
     network = timm_network(spec)
     network.reset_classifier(0)
     example = torch.randn(1, 3, spec.px, spec.px, generator=torch.Generator().manual_seed(0))
-    pooled = fuse_conv_bn(_Pooled(network), example)
+    pooled = fuse_conv_bn(_Stages(network, spec.stages) if spec.stages else _Pooled(network), example)
     with torch.inference_mode():
         dim = pooled(example).shape[-1]
     if dim != spec.dim:
@@ -168,5 +187,9 @@ def _timm(spec: EncoderSpec) -> nn.Module:
     return pooled
 
 
-BUILDERS: dict[str, Callable[[EncoderSpec], nn.Module]] = {"timm": _timm, "colour-texture": lambda _: ColourTexture()}
+BUILDERS: dict[str, Callable[[EncoderSpec], nn.Module]] = {
+    "timm": _timm,
+    "timm-stages": _timm,
+    "colour-texture": lambda _: ColourTexture(),
+}
 """Builder → function of the spec that makes the network."""

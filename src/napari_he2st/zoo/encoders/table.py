@@ -35,6 +35,9 @@ class EncoderSpec:
         Per channel, of values in [0, 1].
     dim
         Length of a feature.
+    stages, parts
+        Blocks of the network whose maps are averaged, and the length of what each gives; empty for the
+        network's own pooled feature.
     licence, commercial_use, gated
         Of the weights.
     match
@@ -54,6 +57,8 @@ class EncoderSpec:
     licence: str
     commercial_use: Literal["yes", "no", "unclear"]
     architecture: str = ""
+    stages: tuple[int, ...] = ()
+    parts: tuple[int, ...] = ()
     gated: bool = False
     match: Literal["key", "position"] = "key"
     weights: WeightSource | None = None

@@ -8,7 +8,7 @@ sections outside the training set play no part.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,8 +35,9 @@ class Ridge(Predictor):
     n_genes
         Size of the panel.
     fields
-        Encoder and width in pixels of each field around the spot; every field has the same say, however
-        long its features.
+        Encoder and width in pixels of each field around the spot. Every part of an encoder's feature (see
+        ``parts`` of :class:`~napari_he2st.zoo.encoders.table.EncoderSpec`) has the same say, however long
+        it is; a third entry weighs the parts against each other.
     standardise
         Over which spots features are standardised, see :class:`~napari_he2st.zoo.inputs.Features`.
     rank
@@ -52,6 +53,7 @@ class Ridge(Predictor):
     any spot is left out for that gene, and a gene measured in no section is predicted as NaN.
     """
 
+    scale: Tensor
     weight: Tensor
     loadings: Tensor
     bias: Tensor
@@ -61,7 +63,7 @@ class Ridge(Predictor):
         self,
         n_genes: int,
         *,
-        fields: Iterable[tuple[str, int]] = (("efficientnet-lite0", 224), ("efficientnet-lite0", 448)),
+        fields: Iterable[Sequence[Any]] = (("efficientnet-lite0", 224), ("efficientnet-lite0", 448)),
         standardise: Literal["slide"] | None = "slide",
         rank: int | None = None,
         penalties: Iterable[float] = PENALTIES,
@@ -69,25 +71,25 @@ class Ridge(Predictor):
         super().__init__()
         if rank is not None and not 1 <= rank <= n_genes:
             raise ModelError(f"A rank of {rank} does not suit {n_genes} genes", where="rank")
-        fields = [(encoder, px) for encoder, px in fields]
+        fields = [tuple(field) for field in fields]
         self.inputs = {
             f"feature_{i}": Features(encoder=encoder, px=px, standardise=standardise)
-            for i, (encoder, px) in enumerate(fields)
+            for i, (encoder, px, *_) in enumerate(fields)
         }
-        self.rank, self.penalties = rank, tuple(penalties)
-        dims = [spec_of(encoder).dim for encoder, _ in fields]
-        self.register_buffer("weight", torch.zeros(rank or n_genes, sum(dims)))
+        self.rank, self.penalties, self.standardised = rank, tuple(penalties), standardise is not None
+        scale = torch.cat([_say(*field) for field in fields])
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("weight", torch.zeros(rank or n_genes, len(scale)))
         if rank is not None:
             self.register_buffer("loadings", torch.zeros(n_genes, rank))
         self.register_buffer("bias", torch.full((n_genes,), torch.nan))
 
     def prepare(self, **features: Tensor) -> dict[str, Tensor]:
-        """One vector per spot: the fields side by side, each divided by the root of its length."""
-        parts = []
-        for name, spec in self.inputs.items():
-            part = features[name] if spec.standardise is None else features[name].clamp(-_CLIP, _CLIP)
-            parts.append(part / math.sqrt(part.shape[1]))
-        return {"x": torch.cat(parts, dim=1)}
+        """One vector per spot: the fields side by side, each part divided by the root of its length."""
+        x = torch.cat([features[name] for name in self.inputs], dim=1)
+        if self.standardised:
+            x = x.clamp(-_CLIP, _CLIP)
+        return {"x": x * self.scale}
 
     def forward(self, x: Tensor) -> Tensor:
         """Float32, shape (n, genes), from the vectors (n, features) of :meth:`prepare`."""
@@ -134,6 +136,14 @@ class Ridge(Predictor):
             self.loadings.copy_(solution.axes)
         self.weight.copy_(weights.T)
         self.bias.copy_(y_mean - along)
+
+
+def _say(encoder: str, _px: int, weights: Sequence[float] = ()) -> Tensor:
+    """Factor of each number of an encoder's feature, float32 (dim,)."""
+    spec = spec_of(encoder)
+    parts = spec.parts or (spec.dim,)
+    weights = weights or (1.0,) * len(parts)
+    return torch.cat([torch.full((n,), w / math.sqrt(n)) for n, w in zip(parts, weights, strict=True)])
 
 
 @dataclass
