@@ -1,6 +1,7 @@
 """Slides: opening, reading, tissue, grids."""
 
-from napari_he2st.data.slides.slide import Level, Slide, probe
+from napari_he2st.data.slides.opening import probe
+from napari_he2st.data.slides.slide import Level, Slide
 from napari_he2st.data.slides.source import SLIDE_READERS, slide_reader
 from napari_he2st.data.slides.stream import TileBatch
 

@@ -91,7 +91,7 @@ def _antialiased(centres: NDArray[np.float64], size: tuple[int, int], factor: fl
     def resize(pixels: NDArray[np.uint8], number: int, out: NDArray[np.uint8]) -> None:
         x, y = offsets[number]
         box = (x, y, x + field[0], y + field[1])
-        out[:] = Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR, box=box)
+        out[:] = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR, box=box))
 
     return Cut(size, window, origins, resize)
 

@@ -89,7 +89,7 @@ class _Reader:
         self._ahead = max(2, OPEN_BYTES // (self.step * patch_bytes))
         self._opened = 0
         self._pending: dict[int, list[int]] = {}  # tile -> open patches that wait for it
-        self._needed: list[list[int]] = []  # tiles of each window, None once taken
+        self._needed: list[list[int]] = []  # tiles of each window, until its decoding begins
         self._pixels: dict[int, NDArray[np.uint8]] = {}  # window -> level pixels of its patches
         self._ok = np.ones(n, dtype=bool)
         size = np.array([self._shape.width, self._shape.height])
@@ -132,9 +132,9 @@ class _Reader:
         """Note which tiles the patches of a window wait for."""
         first = window * self.step
         origins = self._cut.origins[first : first + self.step]
-        shape, (width, height) = self._shape, self._cut.window
+        shape = self._shape
         low = np.maximum(origins, 0)
-        high = np.minimum(origins + (width, height), (shape.width, shape.height))
+        high = np.minimum(origins + np.array(self._cut.window), (shape.width, shape.height))
         from_tile = low // (shape.tile_width, shape.tile_height)
         to_tile = -(-high // (shape.tile_width, shape.tile_height))
         # A patch that lies outside the slide has an empty range.

@@ -51,7 +51,7 @@ class OpenSlideSource(Source):
             tile = [int(properties.get(f"openslide.level[{i}].tile-{side}", 256)) for side in ("width", "height")]
             # Whole tiles where possible, and even, so that a block can be halved.
             block = [side * (_BLOCK_PX // side) if side <= _BLOCK_PX and side % 2 == 0 else _BLOCK_PX for side in tile]
-            levels.append(TileLevel(*size, *block, downsample=float(downsample)))
+            levels.append(TileLevel(size[0], size[1], block[0], block[1], float(downsample)))
         self.levels = tuple(levels)
         vendor = properties.get("openslide.vendor", "unknown")
         self.facts = Facts(
@@ -76,7 +76,7 @@ class OpenSlideSource(Source):
         except (self._openslide.OpenSlideError, ValueError) as error:  # ValueError: closed
             self._reopen(slide)
             raise TileError(f"A block at ({x}, {y}) of level {level} is damaged ({error})") from error
-        rgba = np.asarray(image)
+        rgba: NDArray[np.uint8] = np.asarray(image)
         alpha = rgba[:, :, 3:]
         if alpha.min() == 255:
             return rgba[:, :, :3]

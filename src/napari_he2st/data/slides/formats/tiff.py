@@ -30,6 +30,7 @@ from napari_he2st.data.slides.tiff_metadata import objective_power, pixel_sizes
 
 # Vendors whose tiles overlap, are padded or do not lie in reading order: OpenSlide knows their rules.
 _VENDORS = {"ndpi": "Hamamatsu NDPI", "scn": "Leica SCN", "bif": "Ventana BIF", "philips": "Philips TIFF"}
+_COMPRESSIONS = {"APERIO_JP2000_RGB": "JPEG 2000", "JPEG2000": "JPEG 2000", "ADOBE_DEFLATE": "DEFLATE"}
 _JPEG = 7
 _APERIO_JPEG2000_YCBCR = 33003
 
@@ -61,8 +62,7 @@ class TiffSource(Source):
         for flag, vendor in _VENDORS.items():
             if getattr(tif, f"is_{flag}"):
                 raise SlideError(f"{vendor} is left to OpenSlide")
-        series, levels = _find_levels(tif)
-        self._planes = [_Planes(level) for level in levels]
+        self._planes = [_Planes(level) for level in _find_levels(tif)]
         full = self._planes[0].width, self._planes[0].height
         self.levels = tuple(
             TileLevel(p.width, p.height, p.tile_width, p.tile_height, downsample_of(full, (p.width, p.height)))
@@ -71,7 +71,7 @@ class TiffSource(Source):
         page = self._planes[0].page
         self.facts = Facts(
             format="Aperio SVS" if tif.is_svs else "OME-TIFF" if tif.is_ome else "tiled TIFF",
-            compression=page.compression.name.replace("APERIO_", ""),
+            compression=_COMPRESSIONS.get(page.compression.name, page.compression.name),
             pixel_sizes=tuple(pixel_sizes(tif, page)),
             objective_power=objective_power(tif, page),
             more={"images": len(tif.series)} if tif.is_ome and len(tif.series) > 1 else {},
@@ -204,8 +204,8 @@ def _check_pixels(page: Any) -> None:
         )
 
 
-def _find_levels(tif: Any) -> tuple[Any, list[Any]]:
-    """The largest image of the file and its levels, largest first."""
+def _find_levels(tif: Any) -> list[Any]:
+    """The levels of the largest image of the file, largest first."""
     if not tif.series:
         raise SlideError("it holds no image")
     series = max(tif.series, key=lambda s: s.keyframe.imagewidth * s.keyframe.imagelength)
@@ -222,4 +222,4 @@ def _find_levels(tif: Any) -> tuple[Any, list[Any]]:
             if abs(s.keyframe.imagewidth / s.keyframe.imagelength / aspect - 1) < 0.02
             and s.keyframe.imagewidth < first.imagewidth
         ]
-    return series, [level for level in levels if level.keyframe.is_tiled or level is levels[0]]
+    return [level for level in levels if level.keyframe.is_tiled or level is levels[0]]
