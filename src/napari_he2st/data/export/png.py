@@ -56,7 +56,6 @@ def write_png(
         There is no such colour map.
     """
     import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.collections import EllipseCollection
     from matplotlib.figure import Figure
 
@@ -71,7 +70,6 @@ def write_png(
     x, y, width, height = geometry.bounds_of(xy_px, margin_px=facts["pitch_um"] / facts["mpp"])
 
     figure = Figure(figsize=(7, float(np.clip(6 * height / width, 2, 14)) + 0.6), dpi=dpi, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     _draw_tissue(axes, adata, slide, (x, y, width, height), facts)
     size = np.full(int(known.sum()), facts["spot_um"] / facts["mpp"])
@@ -89,7 +87,8 @@ def write_png(
     axes.set_title(f"{adata.var_names[column]} ({unit})\n{said}", fontsize=10)
     axes.set(xlim=(x, x + width), ylim=(y + height, y), aspect="equal", xticks=[], yticks=[])
     _draw_scale_bar(axes, (x, y, width, height), facts["mpp"])
-    canvas.print_png(path, metadata={"Title": f"{adata.var_names[column]}, {said}", "Description": facts["note"]})
+    title = f"{adata.var_names[column]}, {said}"
+    figure.savefig(path, format="png", metadata={"Title": title, "Description": facts["note"]})
 
 
 def _column(adata: AnnData, column: int) -> NDArray[np.float64]:
