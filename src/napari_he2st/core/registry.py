@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules
-from typing import Any, Generic, TypeVar
+from types import SimpleNamespace
+from typing import Any, Generic, TypeVar, get_type_hints
 
 from napari_he2st.core.errors import UnknownNameError
 
@@ -40,12 +41,15 @@ class Entry(Generic[F]):
     @property
     def options(self) -> dict[str, inspect.Parameter]:
         """Keyword-only arguments with a default: they become form fields and ``--option k=v``."""
-        signature = inspect.signature(self.function, eval_str=True)
-        return {
+        options = {
             name: parameter
-            for name, parameter in signature.parameters.items()
+            for name, parameter in inspect.signature(self.function).parameters.items()
             if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is not parameter.empty
         }
+        # Only these annotations are evaluated: those of the data may name types that are imported for checking alone.
+        texts = SimpleNamespace(__annotations__={name: parameter.annotation for name, parameter in options.items()})
+        types = get_type_hints(texts, self.function.__globals__, include_extras=True)
+        return {name: parameter.replace(annotation=types[name]) for name, parameter in options.items()}
 
 
 class Registry(Generic[F]):

@@ -147,9 +147,9 @@ def assemble(
     from anndata import AnnData
 
     source: NDArray[np.float64] = spots[[X_SOURCE, Y_SOURCE]].to_numpy(dtype=np.float64)
-    lost = ~np.isfinite(source).all(axis=1)
-    if lost.any():
-        message = f"{int(lost.sum())} spots have no position, such as {spots.index[lost][0]}"
+    lost = np.flatnonzero(~np.isfinite(source).all(axis=1))
+    if len(lost):
+        message = f"{len(lost)} spots have no position, such as {spots.index[lost[0]]}"
         raise TruthError(message, where=library, todo="Complete or remove their rows in the position file")
     layers = {} if counts is None else {keys.COUNTS: counts.astype(np.float32)}
     adata = AnnData(

@@ -58,8 +58,8 @@ class Match:
 
     def __str__(self) -> str:
         counts = Counter(self.how)
-        parts = [f"{n} by {how}" for how, n in counts.items() if how not in ("missing", "repeat")]
-        parts += [f"{counts[how]} {said}" for how, said in (("repeat", "repeated"), ("missing", "missing")) if counts[how]]
+        said = {"repeat": "repeated", "missing": "missing"}
+        parts = [f"{n} {said.get(how, f'by {how}')}" for how, n in counts.items()]
         return f"{len(self.found)} of {len(self.wanted)} genes found: {', '.join(parts)}"
 
 

@@ -128,9 +128,7 @@ def _positions(adata: AnnData, path: Path) -> NDArray[np.float64]:
     return xy
 
 
-def _frame(
-    adata: AnnData, xy: NDArray[np.float64], pictures: dict[str, Any], source: Source, path: Path
-) -> Frame:
+def _frame(adata: AnnData, xy: NDArray[np.float64], pictures: dict[str, Any], source: Source, path: Path) -> Frame:
     """Pixel size from Visium's spot pitch where rows and columns are those of a Visium slide; else as given."""
     scale = scale_of(source)
     px_per_um = _visium_px_per_um(adata, xy)
@@ -143,9 +141,7 @@ def _frame(
         todo = "Give the pixel size (mpp) in micrometres"
         raise TruthError("The file does not say how large its pixels are", where=path, todo=todo)
     if px_per_um is not None:
-        return Frame(
-            mpp, said, lattice.VISIUM_PITCH_UM, lattice.VISIUM_SPOT_UM, "hexagonal", Transform.scale(scale)
-        )
+        return Frame(mpp, said, lattice.VISIUM_PITCH_UM, lattice.VISIUM_SPOT_UM, "hexagonal", Transform.scale(scale))
     um_per_source_px = mpp * scale
     pitch_um = _nearest(xy) * um_per_source_px
     if not 0 < pitch_um < np.inf:

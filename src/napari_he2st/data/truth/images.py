@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,17 +15,14 @@ from napari_he2st.core.errors import TruthError
 if TYPE_CHECKING:
     from napari_he2st.data.truth.section import Source
 
-SUFFIXES = frozenset(
-    ".jpg .jpeg .png .tif .tiff .btf .svs .ndpi .scn .mrxs .vms .vmu .svslide .bif .czi .dcm".split()
-)
-"""Endings of files that can be slides."""
+_SLIDE = re.compile(r"\.(jpe?g|png|tiff?|btf|svs|ndpi|scn|mrxs|vm[su]|svslide|bif|czi|dcm)", re.IGNORECASE)
 
 
 def images_in(folder: Path) -> list[Path]:
     """Image files directly in a folder, sorted by name."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(path for path in folder.iterdir() if _SLIDE.fullmatch(path.suffix) and path.is_file())
 
 
 def only_image(candidates: Iterable[Path], missing: list[str], what: str = "image") -> Path | None:

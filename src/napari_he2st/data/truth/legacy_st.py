@@ -30,7 +30,7 @@ from napari_he2st.data.truth.section import Detection, Section, Source, truth_re
 from napari_he2st.data.truth.tables import numbers, read_columns, read_matrix
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import Categorical, DataFrame
 
 _COUNTS, _SPOTS, _IMAGES, _LABELS = "ST-cnts", "ST-spotfiles", "ST-imgs", "ST-pat/lbl"
 _SELECTION, _LABELLED = "_selection.tsv", "_labeled_coordinates.tsv"
@@ -96,7 +96,8 @@ def read(detection: Detection, name: str, source: Source) -> Section:
 
     root = detection.root
     counts_path, spots_path = _counts(root)[name], _spots(root)[name]
-    found, missing = [counts_path.name, spots_path.name], []
+    found: list[str] = [counts_path.name, spots_path.name]
+    missing: list[str] = []
     rows, columns, dense = read_matrix(counts_path)
     check_unique(rows, "spots", counts_path)
     counts = csr_matrix(dense)
@@ -109,8 +110,8 @@ def read(detection: Detection, name: str, source: Source) -> Section:
         keys_shown = f"counts {rows[0]}, spots {spots.index[0] if len(spots) else 'none'}"
         message = f"Counts and spot file have no spot in common ({keys_shown})"
         raise TruthError(message, where=spots_path, todo="Check that both are of the same section")
-    for what, n in (("spots without counts", len(spots) - len(common)), ("counts without spot", len(rows) - len(common))):
-        notes += [f"{n} {what} left out"] if n else []
+    left_out = {"spots without counts": len(spots) - len(common), "counts without spot": len(rows) - len(common)}
+    notes += [f"{n} {what} left out" for what, n in left_out.items() if n]
     position = {row: i for i, row in enumerate(rows)}
     counts, spots = counts[[position[key] for key in common]], spots.loc[common]
 
@@ -126,9 +127,7 @@ def read(detection: Detection, name: str, source: Source) -> Section:
         counts, spots.drop(columns=["new_x", "new_y"]), genes, frame, library=name, layout=detection.layout
     )
     patient = re.fullmatch(r"([A-Za-z]+)\d+", name)
-    return Section(
-        name, adata, image, detection.layout, patient[1] if patient else None, [*found, *notes], missing
-    )
+    return Section(name, adata, image, detection.layout, patient[1] if patient else None, [*found, *notes], missing)
 
 
 def _read_spots(path: Path) -> DataFrame:
@@ -158,7 +157,7 @@ def _read_spots(path: Path) -> DataFrame:
     return spots
 
 
-def _read_labels(path: Path, spots: DataFrame) -> tuple[DataFrame, list[str]]:
+def _read_labels(path: Path, spots: DataFrame) -> tuple[Categorical, list[str]]:
     """Labels of the spots by rounded array position: pixel columns are of another image size."""
     import pandas as pd
 

@@ -102,7 +102,7 @@ def _whole_numbers(lines: bytes) -> NDArray[np.float64] | None:
     lengths = np.diff(ends, prepend=-1) - 1
     if not ((digits >= ord("0")) & (digits <= ord("9")) | is_end).all() or lengths.min() < 1 or lengths.max() > 15:
         return None
-    values = digits[ends - 1] - 48.0
+    values = digits[ends - 1].astype(np.float64) - 48
     longer = np.flatnonzero(lengths > 1)
     for place in range(1, int(lengths.max())):
         longer = longer[lengths[longer] > place]

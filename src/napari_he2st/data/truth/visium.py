@@ -82,9 +82,7 @@ class Files:
 
 def _locate(root: Path) -> Files:
     spatial = root / "spatial" if (root / "spatial").is_dir() else root
-    pictures = {
-        key: file for key, stem in _PICTURES.items() for file in images_in(spatial) if file.stem.endswith(stem)
-    }
+    pictures = {key: file for key, stem in _PICTURES.items() for file in images_in(spatial) if file.stem.endswith(stem)}
     positions = [path for end in ("parquet", "csv*") for path in sorted(spatial.glob(f"*tissue_positions*.{end}"))]
     matrices = list(_matrices(root))
     folders = (root, root.parent) if root.name == "outs" else (root,)

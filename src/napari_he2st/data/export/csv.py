@@ -1,0 +1,76 @@
+"""Tables for spreadsheets, R and everything else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_he2st.core import geometry, keys
+from napari_he2st.core.errors import GeneError
+from napari_he2st.core.schema import facts_of
+from napari_he2st.data.export.registry import exporter
+from napari_he2st.data.truth.genes import match_genes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from anndata import AnnData
+
+    from napari_he2st.data.slides import Slide
+
+_ROWS = 4096
+
+
+@exporter("csv", "Table of spots × genes with positions in pixels and µm", suffix=".csv")
+def write_csv(adata: AnnData, path: Path, slide: Slide | None, *, genes: str | list[str] | None = None) -> None:
+    """Write a row per spot: name, kind, position, label and domain where known, then a column per gene.
+
+    Parameters
+    ----------
+    adata, path, slide
+        See :func:`~napari_he2st.data.export.registry.exporter`; the slide is not used.
+    genes
+        Symbols or Ensembl identifiers to write, as a list or separated by commas; by default all.
+
+    Raises
+    ------
+    GeneError
+        A gene is not in the data.
+    """
+    import pandas as pd
+
+    facts = facts_of(adata)
+    columns = np.arange(adata.n_vars) if genes is None else _columns(adata, genes)
+    xy_px = np.asarray(adata.obsm[keys.SPATIAL], dtype=np.float64)
+    xy_um = geometry.um_from_px(xy_px, facts["mpp"])
+    kind = "measured" if facts["kind"] == "measured" else "predicted (research use only)"
+    table = pd.DataFrame({"spot": _inert(adata.obs_names), "kind": kind})
+    for name, values in zip(("x_px", "y_px", "x_um", "y_um"), (*xy_px.T, *xy_um.T), strict=True):
+        table[name] = values
+    for name in (keys.LABEL, keys.DOMAIN):
+        if name in adata.obs:
+            table[name] = _inert(adata.obs[name].astype(object).fillna(""))
+    header = _inert(adata.var_names[columns])
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        for start in range(0, max(adata.n_obs, 1), _ROWS):
+            rows = slice(start, start + _ROWS)
+            block = adata.X[rows]
+            block = block.toarray() if hasattr(block, "toarray") else np.asarray(block)
+            values = pd.DataFrame(block[:, columns], columns=header)
+            part = pd.concat([table[rows].reset_index(drop=True), values], axis=1)
+            part.to_csv(stream, index=False, header=start == 0, float_format="%.6g", lineterminator="\n")
+
+
+def _columns(adata: AnnData, genes: str | list[str]) -> np.ndarray:
+    wanted = genes.split(",") if isinstance(genes, str) else genes
+    match = match_genes([gene.strip() for gene in wanted], adata)
+    if match.missing:
+        raise GeneError(f"There is no gene {', '.join(match.missing)}", todo="Check the spelling")
+    return match.found
+
+
+def _inert(texts: Iterable[str]) -> list[str]:
+    """Cells that no spreadsheet takes for a formula: those that start like one get an apostrophe."""
+    return [f"'{text}" if str(text)[:1] in ("=", "+", "-", "@", "\t", "\r") else str(text) for text in texts]
