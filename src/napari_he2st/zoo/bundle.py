@@ -121,7 +121,14 @@ class Bundle:
             packed[_EXTRAS] = pack_arrays(arrays)
         return packed
 
-    def _round(member: Predictor, dtype: str, name: str) -> None:
+    def _complete(self, packed: Mapping[str, bytes]) -> Manifest:
+        """The manifest with what only packing decides."""
+        files = {name: FileRecord(bytes=len(b), sha256=hashlib.sha256(b).hexdigest()) for name, b in packed.items()}
+        extras = tuple(_split(member.extras, f"{i}", {}) for i, member in enumerate(self.members))
+        return replace(self.manifest, files=files, members=len(self.members), extras=extras)
+
+@@LOAD@@
+def _round(member: Predictor, dtype: str, name: str) -> None:
     """Give a member the very numbers that its file will hold."""
     if dtype == "float32":
         return
