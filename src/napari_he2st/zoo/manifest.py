@@ -59,6 +59,9 @@ class Manifest:
     scores
         Metric → one held-out value per gene, None where unknown. ``"pcc"`` is the one shown beside genes;
         ``notes`` say how each was obtained.
+    splits
+        One record per honest split: ``kind``, ``trained``, ``scored``, ``genes``, ``mean_pcc``,
+        ``median_pcc``.
     notes
         What a user has to know.
     members
@@ -92,6 +95,7 @@ class Manifest:
     licence: str = ""
     training: tuple[Mapping[str, Any], ...] = ()
     scores: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+    splits: tuple[Mapping[str, Any], ...] = ()
     notes: str = ""
     members: int = 1
     dtype: Literal["float32", "float16"] = "float32"
