@@ -14,6 +14,14 @@ COUNTS_SCALE = "counts"
 LOG1P_CP10K = "log1p_cp10k"
 """Scale of :func:`log1p_cp10k`, in which measured expression is kept."""
 
+AS_STORED = "as_stored"
+"""Scale of values that are neither counts nor made from counts by us, and of which no more is known."""
+
+
+def unit_of(scale: str) -> str:
+    """An expression scale as it is written in legends: ``"log1p_cp10k"`` → ``"log1p CP10k"``."""
+    return scale.replace("_", " ").replace("cp10k", "CP10k")
+
 
 def log1p_cp10k(counts: Any, totals: Any = None) -> Any:
     """Natural logarithm of 1 + counts per 10,000 of each spot.

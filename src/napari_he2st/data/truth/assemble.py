@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from napari_he2st.core import keys
 from napari_he2st.core.errors import GeneError, TruthError
-from napari_he2st.core.expression import LOG1P_CP10K, log1p_cp10k
+from napari_he2st.core.expression import AS_STORED, LOG1P_CP10K, log1p_cp10k
 from napari_he2st.core.schema import check_expression, provenance
 from napari_he2st.core.types import Lattice, Transform
 from napari_he2st.data.truth.genes import without_version
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 X_SOURCE, Y_SOURCE = "x_source", "y_source"
 """Columns of a spot table with the vendor's positions, in pixels."""
-
-AS_STORED = "as_stored"
-"""Expression scale of values that are neither counts nor derived from counts by us."""
 
 
 @dataclass(frozen=True)
