@@ -87,7 +87,11 @@ def test_labels_are_matched_by_rounded_array_position(legacy):
     section = read_section(legacy(labels=labels, by_kind=True))
     known = section.adata.obs["label"].dropna()
     assert dict(known) == {"2x3": "invasive cancer"}
-    said = {"1 label rows without position left out", "1 labels without spot left out", "1 undetermined labels left out"}
+    said = {
+        "1 label rows without position left out",
+        "1 labels without spot left out",
+        "1 undetermined labels left out",
+    }
     assert said <= set(section.found)
 
 
@@ -153,7 +157,10 @@ BAD_SPOTS = {
     "repeated spot": (HEADER + "2\t3\t1\t1\n2\t3\t1\t1\n", "appear more than once"),
     "no rows": (HEADER, "no spot in common"),
     "one spot": (HEADER + "2\t3\t1\t1\n", "too few to tell the pixel size"),
-    "mixed up": (HEADER + "2\t3\t1\t1\n3\t3\t900\t1\n4\t3\t3\t1\n2\t4\t7\t9\n3\t5\t800\t9\n6\t6\t1\t1\n", "do not follow"),
+    "mixed up": (
+        HEADER + "2\t3\t1\t1\n3\t3\t900\t1\n4\t3\t3\t1\n2\t4\t7\t9\n3\t5\t800\t9\n6\t6\t1\t1\n",
+        "do not follow",
+    ),
 }
 
 

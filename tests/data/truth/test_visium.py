@@ -186,7 +186,9 @@ def test_no_spot_in_tissue(visium, visium_positions):
 
 
 def test_position_that_is_not_a_number(visium, visium_positions):
-    outs = visium(table=visium_positions.assign(pxl_row_in_fullres=[*[np.nan] * 10, *range(20)]), positions="tissue_positions.csv")
+    outs = visium(
+        table=visium_positions.assign(pxl_row_in_fullres=[*[np.nan] * 10, *range(20)]), positions="tissue_positions.csv"
+    )
     with pytest.raises(TruthError, match="have no position|do not follow"):
         read_section(outs, mpp=0.5)
 
