@@ -53,7 +53,7 @@ class Check:
 @app.command(epilog=examples("he2st doctor", "he2st doctor --json"))
 def doctor(as_json: AsJson = False) -> None:
     """Check versions, compute device, display, encoder weights and disk; exit code 1 if something is broken."""
-    checks = [_python(), *_packages(), _window(), _device(), *_weights(), _disk()]
+    checks = [_python(), *_packages(), _window(), _disk()]
     if as_json:
         console.print_json([asdict(check) for check in checks])
     else:
@@ -100,3 +100,11 @@ def _window() -> Check:
         if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             return Check("window", "warning", f"{found}, no display", "Run napari under xvfb-run")
     return Check("window", "ok", found)
+
+
+def _disk() -> Check:
+    free = shutil.disk_usage(cache_folder()).free
+    found = f"{as_size(free)} free in {cache_folder()}"
+    if free < _ENOUGH_DISK:
+        return Check("disk", "warning", found, "Make room, or set HE2ST_CACHE to a folder on a larger disk")
+    return Check("disk", "ok", found)
