@@ -7,9 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from generate import generate_all
-
 import napari_he2st
+from generate import generate_all
 
 project = "napari-he2st"
 author = "The napari-he2st developers"

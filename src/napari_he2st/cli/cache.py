@@ -14,7 +14,6 @@ from napari_he2st.core import cache
 from napari_he2st.core.paths import cache_folder
 
 app = typer.Typer(
-    help="Show, empty or limit what is kept on disk to be faster the next time.",
     epilog=examples("he2st cache", "he2st cache clear", "he2st cache limit 5GB"),
     invoke_without_command=True,
 )
@@ -24,7 +23,7 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 @app.callback()
 def show(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """Show, empty or limit what is kept on disk to be faster the next time."""
+    """Show, empty or limit what is kept on disk."""
     if ctx.invoked_subcommand is not None:
         return
     sizes: Counter[str] = Counter()
@@ -50,7 +49,9 @@ def clear() -> None:
 
 
 @app.command(epilog=examples("he2st cache limit 5GB", "he2st cache limit 0"))
-def limit(size: Annotated[str, typer.Argument(help="Such as 500MB or 20GB.", show_default=False)]) -> None:
+def limit(
+    size: Annotated[str, typer.Argument(metavar="SIZE", help="Such as 500MB or 20GB.", show_default=False)],
+) -> None:
     """Set how large the cache may get; what was unused the longest goes first."""
     cache.set_limit(read_size(size))
     console.note(f"The cache may use {as_size(cache.limit())}.")

@@ -34,7 +34,7 @@ def compare(
     as_json: AsJson = False,
     force: Force = False,
 ) -> None:
-    """Score a prediction against measured expression: a table with a row per gene, and a report on demand."""
+    """Score a prediction against measured expression, gene by gene."""
     from napari_he2st.core.atomic import check_output
     from napari_he2st.engine.compare import compare as compare_results
     from napari_he2st.engine.report import write_report

@@ -9,7 +9,7 @@ import platform
 import shutil
 import sys
 from dataclasses import asdict, dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import typer
 from rich.markup import escape
@@ -52,8 +52,11 @@ class Check:
 
 @app.command(epilog=examples("he2st doctor", "he2st doctor --json"))
 def doctor(as_json: AsJson = False) -> None:
-    """Check versions, compute device, display, encoder weights and disk; exit code 1 if something is broken."""
-    checks = [_python(), *_packages(), _window(), _disk()]
+    """Check what this machine has: versions, device, display, encoder weights, disk.
+
+    The exit code is 1 if predictions cannot run here.
+    """
+    checks = [_python(), *_packages(), _window(), _device(), *_weights(), _disk()]
     if as_json:
         console.print_json([asdict(check) for check in checks])
     else:
@@ -100,6 +103,37 @@ def _window() -> Check:
         if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             return Check("window", "warning", f"{found}, no display", "Run napari under xvfb-run")
     return Check("window", "ok", found)
+
+
+def _device() -> Check:
+    """The device that ``auto`` chooses."""
+    from napari_he2st.core.errors import ModelError
+    from napari_he2st.engine.device import choose_device
+
+    try:
+        return Check("device", "ok", str(choose_device("auto")))
+    except (ModelError, ImportError, OSError) as error:
+        return Check("device", "error", f"torch does not work ({error})", "Install torch again")
+
+
+def _weights() -> list[Check]:
+    """Encoder weights that are on this machine; those on the hub are not asked for."""
+    from napari_he2st.core.errors import WeightsError
+    from napari_he2st.zoo.encoders.table import encoders
+    from napari_he2st.zoo.weights import find_weights, overrides
+
+    checks = []
+    for name, spec in encoders().items():
+        if spec.weights is None:
+            continue
+        if spec.weights.package is None and name not in overrides():
+            checks.append(Check(name, "ok", f"on the hub ({spec.weights.repo}), fetched when first used"))
+            continue
+        try:
+            checks.append(Check(name, "ok", f"weights in {find_weights(name, spec.weights).parent}"))
+        except WeightsError as error:
+            checks.append(Check(name, "error", error.what, error.todo or ""))
+    return checks
 
 
 def _disk() -> Check:

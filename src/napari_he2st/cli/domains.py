@@ -29,7 +29,7 @@ def domains(
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
-    """Group spots into tissue domains and write them as a column of the h5ad."""
+    """Group spots into tissue domains, written into the h5ad as obs["domain"]."""
     from napari_he2st.core.atomic import check_output
     from napari_he2st.data.export import export
     from napari_he2st.engine.segment import segment

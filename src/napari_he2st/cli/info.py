@@ -25,11 +25,13 @@ app = typer.Typer()
     )
 )
 def info(
-    path: Annotated[str, typer.Argument(help="A slide, or measured ST as PATH or PATH:NAME.", show_default=False)],
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="A slide, or measured ST: PATH or PATH:NAME.", show_default=False)
+    ],
     mpp: Mpp = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a slide or a measured-ST folder holds: format, size, pixel size; layout, spots, genes, fit."""
+    """Say what a slide or a measured section holds."""
     from napari_he2st.data.truth import parse_section
 
     file, name = parse_section(path)

@@ -19,7 +19,7 @@ def models(
     task: Annotated[str | None, typer.Option("--task", help="Only systems for this task.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the systems of the zoo and the trained predictors that are at hand."""
+    """List trained predictors and the systems of the zoo."""
     from napari_he2st.zoo import catalogue
 
     rows = catalogue.models(task)

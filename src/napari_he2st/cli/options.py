@@ -71,7 +71,7 @@ def read_box(text: str | None) -> Region | None:
     return Region.box(x, y, width, height)
 
 
-def read_genes(path: Path | None) -> GeneSet | None:
+def read_genes(path: Path) -> GeneSet:
     """The panel in a text file with a gene per line; lines that start with # are comments.
 
     Raises
@@ -79,8 +79,6 @@ def read_genes(path: Path | None) -> GeneSet | None:
     GeneError
         The file cannot be read, is empty, or names a gene twice.
     """
-    if path is None:
-        return None
     try:
         lines = [line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:

@@ -42,7 +42,9 @@ app = typer.Typer()
     )
 )
 def predict(
-    slide: Annotated[str, typer.Argument(help="A slide, or a measured section with an image.", show_default=False)],
+    slide: Annotated[
+        str, typer.Argument(metavar="SLIDE", help="A slide, or a section (its image is taken).", show_default=False)
+    ],
     model: Annotated[
         str, typer.Option("--model", "-m", help="A name of he2st models, or a bundle.", show_default=False)
     ],
@@ -54,8 +56,12 @@ def predict(
     region: Annotated[
         str | None, typer.Option("--region", metavar="X,Y,W,H", help="Only this box, in level-0 pixels.")
     ] = None,
-    pitch: Annotated[float | None, typer.Option("--pitch", help="Distance between spots, µm.")] = None,
-    genes: Annotated[Path | None, typer.Option("--genes", help="Keep only these genes: a file with one per line.")] = None,
+    pitch: Annotated[
+        float | None, typer.Option("--pitch", help="Distance between spots, µm; by default the predictor's own.")
+    ] = None,
+    genes: Annotated[
+        Path | None, typer.Option("--genes", help="Keep only these genes: a file with one per line.")
+    ] = None,
     store: Annotated[
         Path | None, typer.Option("--store", help="Folder that keeps the run, so that it can go on after a stop.")
     ] = None,
@@ -74,7 +80,8 @@ def predict(
     from napari_he2st.engine.predict import predict_slide
     from napari_he2st.zoo.catalogue import load
 
-    area, panel, options = read_box(region), read_genes(genes), read_pairs(option)
+    area, options = read_box(region), read_pairs(option)
+    panel = None if genes is None else read_genes(genes).symbols
     check_output(output, force=force)
     bundle = load(model)
     section = None if spots is None else open_section(spots, mpp=mpp)
@@ -86,7 +93,8 @@ def predict(
             adata = predict_slide(
                 bundle,
                 image,
-                grid=_grid(image, section, pitch),
+                grid=None if section is None else _spots_of(section, image),
+                pitch_um=pitch,
                 region=area,
                 genes=panel,
                 store=kept,
@@ -104,19 +112,13 @@ def predict(
     console.note(f"{output}: {adata.n_obs} spots × {adata.n_vars} genes. {keys.RESEARCH_USE}")
 
 
-def _grid(slide: Slide, section: Section | None, pitch_um: float | None) -> Grid | None:
-    """The spots of a section, a lattice of the wanted pitch on tissue, or None: the predictor's own lattice."""
+def _spots_of(section: Section, slide: Slide) -> Grid:
+    """The spots of a section; warns when they do not fit the slide."""
     from napari_he2st.core.schema import grid_of
-    from napari_he2st.data.slides.grid import square_grid
     from napari_he2st.data.slides.tissue import tissue_mask
     from napari_he2st.data.truth.fit import check_fit
 
-    if section is None and pitch_um is None:
-        return None
-    mask = tissue_mask(slide)
-    if section is None:
-        return square_grid(slide, pitch_um, mask=mask)
-    fit = check_fit(section.adata, mask)
+    fit = check_fit(section.adata, tissue_mask(slide))
     if fit.message:
         console.warn(fit.message)
     return grid_of(section.adata)

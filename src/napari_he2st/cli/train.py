@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,9 +11,16 @@ from typer.core import TyperCommand
 
 from napari_he2st.cli import console
 from napari_he2st.cli.inputs import open_section
-from napari_he2st.cli.options import Device, Force, Mpp, Output, Seed, examples, read_pairs
+from napari_he2st.cli.options import Device, Force, Mpp, Output, Seed, examples, read_genes, read_pairs
 
 app = typer.Typer()
+
+
+class Fold(StrEnum):
+    """What is left out in turn."""
+
+    section = "section"
+    patient = "patient"
 
 
 class SpreadingCommand(TyperCommand):
@@ -41,7 +50,7 @@ class SpreadingCommand(TyperCommand):
     ),
 )
 def train(
-    system: Annotated[str, typer.Argument(help="A system of he2st models.", show_default=False)],
+    system: Annotated[str, typer.Argument(metavar="SYSTEM", help="A system of he2st models.", show_default=False)],
     data: Annotated[
         list[str],
         typer.Option("--data", metavar="SECTION…", help="Measured sections with images to learn.", show_default=False),
@@ -53,8 +62,17 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Instead of the published number.")] = None,
     argument: Annotated[
-        list[str] | None, typer.Option("--argument", metavar="NAME=VALUE", help="An argument of the system; repeatable.")
+        list[str] | None,
+        typer.Option("--argument", metavar="NAME=VALUE", help="An argument of the system; repeatable."),
     ] = None,
+    panel: Annotated[
+        str | None, typer.Option("--panel", help="Genes to learn: hvg:1000, mean:250, or a file with one per line.")
+    ] = None,
+    fold: Annotated[
+        list[Fold] | None,
+        typer.Option("--fold", help="Also score with each section or patient left out in turn; repeatable."),
+    ] = None,
+    title: Annotated[str | None, typer.Option("--title", help="What the bundle is called.")] = None,
     mpp: Mpp = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -62,13 +80,16 @@ def train(
 ) -> None:
     """Train a system on measured sections and write it as a bundle.
 
-    Sections held out are never seen in training; without any, the scores come from leaving out one section after
-    the other.
+    Sections held out are never seen in training; they score the result. Without any, each section is left out in turn.
     """
     from napari_he2st.core.atomic import check_output
     from napari_he2st.engine.train import train as train_system
 
     arguments = read_pairs(argument)
+    genes = read_genes(Path(panel)).symbols if panel is not None and Path(panel).is_file() else panel
+    folds = [str(kind) for kind in fold or []]
+    if not holdout and not folds and len(data) > 1:
+        folds = ["section"]
     check_output(output, force=force)
     sections = [open_section(text, mpp=mpp) for text in data]
     kept_aside = [open_section(text, mpp=mpp) for text in holdout or []]
@@ -77,6 +98,9 @@ def train(
             system,
             sections,
             holdout=kept_aside,
+            folds=folds,
+            panel=genes,
+            title=title,
             arguments=arguments,
             epochs=epochs,
             seed=seed,
