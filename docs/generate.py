@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -26,7 +27,13 @@ def command_line() -> str:
     """Every command with its arguments and options, as the commands describe themselves."""
     command = [sys.executable, "-m", "typer", "napari_he2st.cli.app", "utils", "docs", "--name", "he2st"]
     text = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout
-    return text.split("\n", 1)[1]  # the page has its own title
+    text = text.split("\n", 1)[1]  # the page has its own title
+    return re.sub(r"Examples:\n\n((?:he2st .*\n\n?)+)", _as_code, text)
+
+
+def _as_code(examples: re.Match[str]) -> str:
+    lines = [line for line in examples[1].splitlines() if line]
+    return "\n".join(["**Examples**:", "", "```bash", *lines, "```", "", ""])
 
 
 def zoo() -> str:
