@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from napari_he2st.cli import console
-from napari_he2st.cli.inputs import open_section, read_result
+from napari_he2st.cli.inputs import read_expression
 from napari_he2st.cli.options import AsJson, Force, Output, examples
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 app = typer.Typer()
 
@@ -42,7 +39,7 @@ def compare(
     check_output(output, force=force, inputs=(predicted, measured))
     if report is not None:
         check_output(report, force=force, inputs=(predicted, measured))
-    comparison = compare_results(read_result(predicted), read_measured(measured))
+    comparison = compare_results(read_expression(str(predicted)), read_expression(measured))
     comparison.write_table(output, force=force)
     if report is not None:
         write_report(comparison, report, force=force)
@@ -50,8 +47,3 @@ def compare(
         console.print_json(comparison.summary)
     else:
         console.print_fields(comparison.summary)
-
-
-def read_measured(text: str) -> AnnData:
-    """Measured expression of a section, or of an h5ad file in our schema."""
-    return open_section(text).adata

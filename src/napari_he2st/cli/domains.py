@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from napari_he2st.cli import console
-from napari_he2st.cli.inputs import read_result
+from napari_he2st.cli.inputs import read_expression
 from napari_he2st.cli.options import Force, Options, Output, Seed, examples, read_pairs
 
 app = typer.Typer()
@@ -21,7 +20,9 @@ app = typer.Typer()
     )
 )
 def domains(
-    source: Annotated[Path, typer.Argument(metavar="IN.h5ad", help="Expression.", show_default=False)],
+    source: Annotated[
+        str, typer.Argument(metavar="IN.h5ad", help="Expression: an h5ad or a section.", show_default=False)
+    ],
     method: Annotated[str, typer.Option("--method", help="How to group spots; a wrong name lists all.")],
     output: Output,
     n: Annotated[int | None, typer.Option("--n", min=1, help="How many domains, where the method can be told.")] = None,
@@ -36,7 +37,7 @@ def domains(
 
     options = read_pairs(option)
     check_output(output, force=force, inputs=(source,))
-    adata = read_result(source)
+    adata = read_expression(source)
     found = segment(adata, method, n_domains=n, seed=seed, **options)
     export(adata, "h5ad", output, force=force)
     console.note(f"{output}: {found.n_domains} domains ({method}).")

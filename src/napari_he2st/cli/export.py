@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from napari_he2st.cli import console
-from napari_he2st.cli.inputs import read_result
+from napari_he2st.cli.inputs import read_expression
 from napari_he2st.cli.options import Force, Options, Output, examples, read_pairs
 
 app = typer.Typer()
@@ -21,7 +20,9 @@ app = typer.Typer()
     )
 )
 def export(
-    source: Annotated[Path, typer.Argument(metavar="IN.h5ad", help="Expression.", show_default=False)],
+    source: Annotated[
+        str, typer.Argument(metavar="IN.h5ad", help="Expression: an h5ad or a section.", show_default=False)
+    ],
     to: Annotated[str, typer.Option("--to", help="Format; a wrong name lists all.", show_default=False)],
     output: Output,
     option: Options = None,
@@ -33,5 +34,5 @@ def export(
 
     options = read_pairs(option)
     check_output(output, force=force, inputs=(source,))
-    written = write(read_result(source), to, output, force=force, **options)
+    written = write(read_expression(source), to, output, force=force, **options)
     console.note(f"{written}")

@@ -40,7 +40,7 @@ def info(
     if as_json:
         console.print_json(facts)
         return
-    console.print_fields(facts)
+    console.print_fields(facts if is_truth else readable(facts))
     if facts.get("sections") and facts["section"] is None:
         console.note(f"Name one section to read it: he2st info {path}:{facts['sections'][0]}")
 
@@ -59,6 +59,16 @@ def slide_facts(path: Path, mpp: float | None) -> dict[str, Any]:
             "or a known distance in µm divided by its length in pixels."
         )
     return facts
+
+
+def readable(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts of a slide with its sizes as a person writes them."""
+    levels = [f"{level['width']} × {level['height']} (1:{level['downsample']:.3g})" for level in facts["levels"]]
+    return facts | {
+        "size": "{} × {} px".format(*facts["size"]),
+        "levels": levels,
+        "tile": "{} × {} px".format(*facts["tile"]),
+    }
 
 
 def truth_facts(path: Path, name: str | None, mpp: float | None) -> dict[str, Any]:

@@ -1,11 +1,10 @@
-"""What a command's argument names on disk: a slide, a measured section, a result."""
+"""What a command's argument names on disk: a slide, a measured section, expression."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_he2st.core.errors import SchemaError, SlideError
+from napari_he2st.core.errors import SlideError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -43,21 +42,6 @@ def open_slide(text: str, *, mpp: float | None = None) -> Slide:
     return Slide.open(section.slide_path, mpp=facts_of(section.adata)["mpp"])
 
 
-def read_result(path: Path) -> AnnData:
-    """Expression in our schema from an h5ad file.
-
-    Raises
-    ------
-    SchemaError
-        The file is no h5ad, or it does not follow the schema.
-    """
-    import anndata
-
-    from napari_he2st.core.schema import check_expression
-
-    try:
-        adata = anndata.read_h5ad(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise SchemaError(f"The file is not a readable h5ad ({error})", where=path, todo="Check the path") from error
-    check_expression(adata)
-    return adata
+def read_expression(text: str) -> AnnData:
+    """Expression of a measured section, or of any h5ad file with spot positions, measured or predicted."""
+    return open_section(text).adata
