@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import load_file
 from safetensors.numpy import save as pack_arrays
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save as pack_tensors
@@ -121,7 +122,49 @@ class Bundle:
             packed[_EXTRAS] = pack_arrays(arrays)
         return packed
 
-    def _round(member: Predictor, dtype: str, name: str) -> None:
+    def _complete(self, packed: Mapping[str, bytes]) -> Manifest:
+        """The manifest with what only packing decides."""
+        files = {name: FileRecord(bytes=len(b), sha256=hashlib.sha256(b).hexdigest()) for name, b in packed.items()}
+        extras = tuple(_split(member.extras, f"{i}", {}) for i, member in enumerate(self.members))
+        return replace(self.manifest, files=files, members=len(self.members), extras=extras)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Bundle:
+        """Load a bundle's folder; every file is checked before anything is built.
+
+        Raises
+        ------
+        BundleError
+            A file is missing or not what the manifest says, or the arguments do not fit the system.
+        UnknownNameError
+            The system is not in the zoo.
+        WeightsError
+            The state does not fit the network: names what is missing, left over or of another shape.
+        """
+        folder = Path(path)
+        manifest = read_manifest(folder)
+        for name, record in manifest.files.items():
+            _verify(folder / name, record)
+        needed = [_member_file(i) for i in range(manifest.members)]
+        if len(manifest.extras) != manifest.members or not manifest.files.keys() >= set(needed):
+            raise BundleError("The manifest does not list its members", where=folder / FILE_NAME)
+        arrays = _load_arrays(folder / _EXTRAS) if _EXTRAS in manifest.files else {}
+        members = []
+        for name, plain in zip(needed, manifest.extras, strict=True):
+            member = _load_member(manifest, folder, folder / name)
+            member.genes = list(manifest.genes)
+            member.extras = _join(plain, arrays)
+            members.append(member.eval().requires_grad_(False))
+        bundle = cls(members, manifest)
+        bundle.__dict__["sha256"] = hashlib.sha256((folder / FILE_NAME).read_bytes()).hexdigest()
+        return bundle
+
+
+def _member_file(i: int) -> str:
+    return f"model-{i}.safetensors"
+
+
+def _round(member: Predictor, dtype: str, name: str) -> None:
     """Give a member the very numbers that its file will hold."""
     if dtype == "float32":
         return
@@ -153,9 +196,11 @@ def _split(value: Any, path: str, arrays: dict[str, NDArray]) -> Any:
         return {str(key): _split(item, f"{path}/{key}", arrays) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_split(item, f"{path}/{i}", arrays) for i, item in enumerate(value)]
-    if value is None or isinstance(value, str | int | float | bool):
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
-    message = f"A fitted value is a {type(value).__name__}, not an array, number, text, list or dict"
+    message = f"A fitted value is a {type(value).__name__}, not an array, finite number, text, list or dict"
     raise BundleError(message, where=path)
 
 
@@ -169,6 +214,13 @@ def _join(value: Any, arrays: Mapping[str, NDArray]) -> Any:
     if isinstance(value, Mapping):
         return {key: _join(item, arrays) for key, item in value.items()}
     return [_join(item, arrays) for item in value] if isinstance(value, list) else value
+
+
+def _load_arrays(path: Path) -> dict[str, NDArray]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise BundleError(f"A file of the bundle is damaged ({error})", where=path) from error
 
 
 def _verify(path: Path, record: FileRecord) -> None:
