@@ -1,0 +1,1 @@
+"""Functions that the npe2 manifest names."""

@@ -1,0 +1,99 @@
+"""The frame all docks share: a form that scrolls, and below it the main button and the status line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from napari.utils.notifications import show_warning
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFrame, QHBoxLayout, QPushButton, QScrollArea, QVBoxLayout, QWidget
+
+from napari_he2st.gui.widgets.status import StatusLine
+from napari_he2st.gui.worker import Task, run
+from napari_he2st.gui.workspace import layers_of
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+MIN_WIDTH_PX = 320
+
+
+class Dock(QWidget):
+    """Base of all docks.
+
+    Attributes
+    ----------
+    viewer, session, layers
+        The viewer, its session and the layers that mirror it.
+    body
+        Layout inside the scroll area: forms and lists go here.
+    buttons
+        Row below the scroll area, for the main buttons.
+    status
+        Status line with progress, pause and cancel.
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.layers = layers_of(viewer)
+        self.session = self.layers.session
+        self._listening: list[tuple[Any, Callable]] = []
+        self.setMinimumWidth(MIN_WIDTH_PX)
+        form = QWidget()
+        self.body = QVBoxLayout(form)
+        self.body.setAlignment(Qt.AlignmentFlag.AlignTop)
+        scroll = QScrollArea()
+        scroll.setWidget(form)
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.buttons = QHBoxLayout()
+        self.status = StatusLine()
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(4, 4, 4, 4)
+        outer.addWidget(scroll, 1)
+        outer.addLayout(self.buttons)
+        outer.addWidget(self.status)
+        self.destroyed.connect(self._stop_listening)
+
+    def add_button(self, text: str, tip: str, slot: Callable[[], Any]) -> QPushButton:
+        """Add a button below the scroll area."""
+        button = QPushButton(text)
+        button.setToolTip(tip)
+        button.clicked.connect(lambda *_: slot())
+        self.buttons.addWidget(button)
+        return button
+
+    def run(
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        name: str,
+        can_pause: bool = False,
+        **options: Any,
+    ) -> Task:
+        """Run work for this dock, see :func:`napari_he2st.gui.worker.run`; the status line shows it."""
+        task = run(function, *args, name=name, owner=self, **options)
+        self.status.watch(task, can_pause=can_pause)
+        return task
+
+    def say(self, text: str) -> None:
+        """Show a line in the dock's status line."""
+        self.status.say(text)
+
+    def warn(self, text: str) -> None:
+        """Warn the user: a notification and the status line."""
+        self.status.say(text)
+        show_warning(text)
+
+    def listen(self, signal: Any, slot: Callable) -> None:
+        """Call ``slot`` when a session's signal is emitted, as long as this dock exists."""
+        signal.connect(slot)
+        self._listening.append((signal, slot))
+
+    def _stop_listening(self) -> None:
+        for signal, slot in self._listening:
+            signal.disconnect(slot, missing_ok=True)
+        self._listening.clear()
