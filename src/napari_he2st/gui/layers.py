@@ -78,7 +78,7 @@ class SlideLayers:
         self._tiles: Labels | None = None
         self._hidden: list[Layer] = []
         self._adopting: Image | None = None
-        viewer.scale_bar.visible = True
+        viewer.canvas.overlays.scale_bar.visible = True
         session.slide_added.connect(self._slide_added)
         session.slide_removed.connect(self._slide_removed)
         session.slide_changed.connect(self._slide_changed)
@@ -291,6 +291,9 @@ class SlideLayers:
 
     def _selection_changed(self) -> None:
         """Bring the current result to the front; every visible map follows the current gene."""
+        slide = self._slides.get(self.session.slide or "")
+        if slide is not None and slide not in self.viewer.layers:
+            self.viewer.layers.insert(0, slide)
         current = self._maps.get(self.session.result or "")
         if current is not None:
             self._put(current.layer)

@@ -80,8 +80,10 @@ def _stamped(grid: Grid) -> Raster:
     columns, rows = (cells.max(axis=0) + radius + 1).tolist()
     steps = np.arange(-radius, radius + 1)
     dy, dx = (a.ravel() for a in np.meshgrid(steps, steps, indexing="ij"))
-    round_ = dy**2 + dx**2 <= (spot_px / 2 / cell_px) ** 2 + 0.25
-    pixels = (cells[:, 1, None] + dy[round_]) * columns + (cells[:, 0, None] + dx[round_])
+    distance = dy**2 + dx**2
+    order = np.argsort(-distance)  # centres are painted last, so that where spots overlap each keeps its own
+    order = order[distance[order] <= (spot_px / 2 / cell_px) ** 2 + 0.25]
+    pixels = (cells[:, 1, None] + dy[order]) * columns + (cells[:, 0, None] + dx[order])
     origin = low - radius * cell_px
     scale = float(cell_px * grid.mpp)
     return Raster((rows, columns), (scale, scale), _pair(world_from_level0(origin, grid.mpp)), pixels)

@@ -37,7 +37,8 @@ class Task:
 
     def __init__(self, name: str, control: Control) -> None:
         self.name, self.control = name, control
-        self.running, self._deaf = True, False
+        self.running = True
+        self._deaf = False
         self._worker: Any = None
 
     def pause(self) -> None:
@@ -64,12 +65,15 @@ class Task:
             callback(*args)
 
 
-class _QuitOnClose(QObject):
-    """Cancels a task when the window it belongs to is closed."""
+class _CancelOnClose(QObject):
+    """Cancels a task when the main window that its owner lies in is closed."""
 
-    def __init__(self, window: QWidget, task: Task) -> None:
-        super().__init__(window)
+    def __init__(self, owner: QWidget, task: Task) -> None:
+        super().__init__(owner)
         self._task = task
+        window = owner
+        while (above := window.parentWidget()) is not None:
+            window = above
         window.installEventFilter(self)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
@@ -122,13 +126,18 @@ def run(
     worker_of = napari_threading.create_worker if ask_on_close else create_light_worker
     worker = worker_of(_quiet(function, name), *args, _ignore_errors=True, **kwargs)
     task._worker = worker
+    guard = None if owner is None else _CancelOnClose(owner, task)
+    if owner is not None:
+        owner.destroyed.connect(task._abandon)
 
     def failed(error: Exception) -> None:
         tell(error, name)
         task._call(on_error, error)
 
     def ended() -> None:
-        task.running = False
+        task.running, task._worker = False, None
+        if guard is not None and not task._deaf:
+            guard.deleteLater()
         task._call(on_end)
 
     if on_yield is not None and hasattr(worker.signals, "yielded"):
@@ -136,9 +145,6 @@ def run(
     worker.returned.connect(lambda value: None if task.control.cancelled else task._call(on_done, value))
     worker.errored.connect(failed)
     worker.finished.connect(ended)
-    if owner is not None:
-        owner.destroyed.connect(task._abandon)
-        _QuitOnClose(owner.window(), task)
     worker.start()
     return task
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakMethod
 
 from napari.utils.notifications import show_warning
 from qtpy.QtCore import Qt
@@ -39,7 +41,7 @@ class Dock(QWidget):
         self.viewer = viewer
         self.layers = layers_of(viewer)
         self.session = self.layers.session
-        self._listening: list[tuple[Any, Callable]] = []
+        self._was_shown = False
         self.setMinimumWidth(MIN_WIDTH_PX)
         form = QWidget()
         self.body = QVBoxLayout(form)
@@ -56,7 +58,9 @@ class Dock(QWidget):
         outer.addWidget(scroll, 1)
         outer.addLayout(self.buttons)
         outer.addWidget(self.status)
-        self.destroyed.connect(self._stop_listening)
+        self._listening: list[tuple[Any, WeakMethod]] = []
+        # A slot of the destroyed object itself would not be called any more.
+        self.destroyed.connect(partial(_stop_listening, self._listening))
 
     def add_button(self, text: str, tip: str, slot: Callable[[], Any]) -> QPushButton:
         """Add a button below the scroll area."""
@@ -89,11 +93,24 @@ class Dock(QWidget):
         show_warning(text)
 
     def listen(self, signal: Any, slot: Callable) -> None:
-        """Call ``slot`` when a session's signal is emitted, as long as this dock exists."""
+        """Call ``slot``, a method of this dock, when a session's signal is emitted, as long as the dock exists."""
         signal.connect(slot)
-        self._listening.append((signal, slot))
+        self._listening.append((signal, WeakMethod(slot)))
 
-    def _stop_listening(self) -> None:
-        for signal, slot in self._listening:
+    def opened(self) -> None:
+        """What the dock does when it is first shown, such as loading model code; called once."""
+
+    def showEvent(self, event: Any) -> None:
+        """Call :meth:`opened` the first time."""
+        super().showEvent(event)
+        if not self._was_shown:
+            self._was_shown = True
+            self.opened()
+
+
+def _stop_listening(listening: list[tuple[Any, WeakMethod]], *_: Any) -> None:
+    for signal, method in listening:
+        slot = method()
+        if slot is not None:
             signal.disconnect(slot, missing_ok=True)
-        self._listening.clear()
+    listening.clear()
