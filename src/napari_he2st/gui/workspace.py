@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from inspect import unwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
+
+from qtpy.QtCore import Qt
 
 from napari_he2st.engine.session import Session
 from napari_he2st.gui.layers import SlideLayers
@@ -32,3 +34,23 @@ def layers_of(viewer: Viewer) -> SlideLayers:
 def session_of(viewer: Viewer) -> Session:
     """The session of a viewer; made on first use."""
     return layers_of(viewer).session
+
+
+def dock_of(viewer: Viewer, name: str) -> Any:
+    """The dock of that name, opened if it is not."""
+    _, dock = unwrap(viewer).window.add_plugin_dock_widget(PLUGIN, name, tabify=True)
+    return dock
+
+
+def open_docks(viewer: Viewer) -> None:
+    """Open all docks, tabbed in working order, the first one in front."""
+    window = unwrap(viewer).window
+    frames = []
+    for name in DOCKS:
+        frame, _ = window.add_plugin_dock_widget(PLUGIN, name, tabify=True)
+        frame.setWindowTitle(name)  # the tabs are narrow
+        frames.append(frame)
+    frames[0].show()
+    frames[0].raise_()
+    main = frames[0].parent()
+    main.resizeDocks(frames[:1], [DOCK_WIDTH_PX], Qt.Orientation.Horizontal)

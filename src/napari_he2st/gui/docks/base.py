@@ -16,13 +16,16 @@ from napari_he2st.gui.worker import Task, run
 from napari_he2st.gui.workspace import layers_of
 
 if TYPE_CHECKING:
-    from napari.viewer import Viewer
+    import napari.viewer
 
 MIN_WIDTH_PX = 320
 
 
 class Dock(QWidget):
     """Base of all docks.
+
+    A subclass with an ``__init__`` of its own annotates the viewer as ``napari.viewer.Viewer``: by that spelling
+    napari knows what to pass.
 
     Attributes
     ----------
@@ -36,7 +39,7 @@ class Dock(QWidget):
         Status line with progress, pause and cancel.
     """
 
-    def __init__(self, viewer: Viewer) -> None:
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.viewer = viewer
         self.layers = layers_of(viewer)
