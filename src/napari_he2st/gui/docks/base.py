@@ -18,6 +18,10 @@ from napari_he2st.gui.workspace import layers_of
 if TYPE_CHECKING:
     import napari.viewer
 
+    from napari_he2st.data.slides import Slide
+    from napari_he2st.data.slides.tissue import TissueMask
+    from napari_he2st.engine.session import SlideItem
+
 MIN_WIDTH_PX = 320
 
 
@@ -86,6 +90,19 @@ class Dock(QWidget):
         self.status.watch(task, can_pause=can_pause)
         return task
 
+    def with_mask(self, item: SlideItem, then: Callable[[TissueMask], None]) -> None:
+        """Call ``then`` with the tissue of a slide, now if it is known or once it is found."""
+        if item.mask is not None:
+            then(item.mask)
+            return
+
+        def found(mask: TissueMask) -> None:
+            if item.mask is None and self.session.slides.get(item.name) is item:
+                self.session.set_mask(item.name, mask)
+            then(mask)
+
+        self.run(_find_tissue, item.slide, name="Finding the tissue", on_done=found)
+
     def say(self, text: str) -> None:
         """Show a line in the dock's status line."""
         self.status.say(text)
@@ -117,3 +134,9 @@ def _stop_listening(listening: list[tuple[Any, WeakMethod]], *_: Any) -> None:
         if slot is not None:
             signal.disconnect(slot, missing_ok=True)
     listening.clear()
+
+
+def _find_tissue(slide: Slide) -> TissueMask:
+    from napari_he2st.data.slides.tissue import tissue_mask
+
+    return tissue_mask(slide)
