@@ -24,6 +24,10 @@ logger = logging.getLogger(__name__)
 Callback = Callable[[Any], None]
 
 
+class _Failed(Exception):
+    """Carries a RuntimeError out of a generator."""
+
+
 class Task:
     """Work that goes on in a thread.
 
@@ -131,6 +135,8 @@ def run(
         owner.destroyed.connect(task._abandon)
 
     def failed(error: Exception) -> None:
+        if isinstance(error, _Failed) and isinstance(error.__cause__, Exception):
+            error = error.__cause__
         tell(error, name)
         task._call(on_error, error)
 
@@ -167,6 +173,8 @@ def _quiet(function: Callable[..., Any], name: str) -> Callable[..., Any]:
                 return (yield from function(*args, **kwargs))
             except Cancelled:
                 return None
+            except RuntimeError as error:  # of which the worker would not tell
+                raise _Failed from error
 
         steps.__name__ = steps.__qualname__ = name
         return steps
