@@ -17,7 +17,7 @@ from napari_he2st.core.geometry import level0_from_world, um_from_px, world_from
 from napari_he2st.core.types import Grid, Region
 from napari_he2st.engine.session import Session
 from napari_he2st.gui.gene_map import METADATA, UNITS, GeneMap, Mode
-from napari_he2st.gui.rasters import raster_of
+from napari_he2st.gui.rasters import outline_of, raster_of
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -31,13 +31,20 @@ DOMAIN_COLOURS = (
 )  # fmt: skip
 """Okabe and Ito's colours, then Tol's muted ones; repeated beyond 16 domains."""
 
-_TISSUE_COLOUR = "#0072B2"
-_TILE_COLOURS = ("#0072B2", "#56B4E9")
+_INKS = np.array([(0, 0, 0, 0), (0, 114, 178, 255), (86, 180, 233, 255)], dtype=np.uint8)
+"""Of drawings: nothing, and two blues that H&E does not have."""
 
 
 def domain_colour(label: int) -> str:
     """Colour of domain 0, 1, … as a hex string."""
     return DOMAIN_COLOURS[label % len(DOMAIN_COLOURS)]
+
+
+def warm_up(slide: Slide) -> Slide:
+    """Do off the GUI thread what its layer would otherwise do there: hash it, read its coarsest level."""
+    _ = slide.fingerprint
+    slide.pyramid()[-1].compute()
+    return slide
 
 
 def slide_layer_data(slide: Slide) -> tuple[Any, dict[str, Any], str]:
@@ -73,9 +80,9 @@ class SlideLayers:
         self._slides: dict[str, Image] = {}
         self._maps: dict[str, GeneMap] = {}
         self._domains: dict[str, Labels | Points] = {}
-        self._masks: dict[str, Labels] = {}
+        self._masks: dict[str, Image] = {}
         self._regions: dict[str, Shapes] = {}
-        self._tiles: Labels | None = None
+        self._tiles: Image | None = None
         self._hidden: list[Layer] = []
         self._adopting: Image | None = None
         viewer.canvas.overlays.scale_bar.visible = True
@@ -150,15 +157,8 @@ class SlideLayers:
         item = self.session.slides[slide]
         if item.mask is not None and slide not in self._masks and visible:
             step = float(um_from_px(item.mask.downsample, item.slide.mpp))
-            layer = Labels(
-                item.mask.mask.astype(np.uint8),
-                name=f"Tissue of {slide}",
-                colormap=DirectLabelColormap(color_dict={None: "transparent", 1: _TISSUE_COLOUR}),
-                scale=(step, step),
-                translate=((step - item.slide.mpp) / 2,) * 2,
-                units=UNITS,
-            )
-            layer.contour = 2
+            outline = outline_of(item.mask.mask).astype(np.uint8)
+            layer = _drawing(outline, f"Tissue of {slide}", step, (step - item.slide.mpp) / 2)
             self._masks[slide] = layer
         if slide in self._masks:
             if visible:
@@ -174,16 +174,7 @@ class SlideLayers:
         raster = raster_of(grid)
         board = np.zeros(raster.shape, dtype=np.uint8)
         raster.paint(board, 1 + grid.index.sum(axis=1) % 2)
-        colours = {None: "transparent", 1: _TILE_COLOURS[0], 2: _TILE_COLOURS[1]}
-        self._tiles = Labels(
-            board,
-            name="Tiles to predict",
-            colormap=DirectLabelColormap(color_dict=colours),
-            opacity=0.35,
-            scale=raster.scale_um,
-            translate=raster.translate_um,
-            units=UNITS,
-        )
+        self._tiles = _drawing(board, "Tiles to predict", raster.scale_um, raster.translate_um, opacity=0.4)
         self.viewer.add_layer(self._tiles)
 
     def current_view(self, slide: str) -> Region:
@@ -340,6 +331,12 @@ class SlideLayers:
             )
         self._domains[result] = layer
         self.viewer.add_layer(layer)
+
+
+def _drawing(inks: NDArray[np.uint8], name: str, step_um: Any, at_um: Any, **facts: Any) -> Image:
+    """A picture of :data:`_INKS`; as Labels it would be slower to make."""
+    scale, translate = np.broadcast_to(step_um, 2), np.broadcast_to(at_um, 2)
+    return Image(_INKS[inks], rgb=True, name=name, scale=scale, translate=translate, units=UNITS, **facts)
 
 
 def _ellipse(corners: NDArray, n: int = 64) -> NDArray:

@@ -65,6 +65,15 @@ def raster_of(grid: Grid) -> Raster:
     return _stamped(grid)
 
 
+def outline_of(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The border of what a mask holds, some thousandths of the image wide, so that it shows at any zoom."""
+    from scipy.ndimage import uniform_filter
+
+    width = 2 * round(max(mask.shape) / 500) + 3
+    inside = uniform_filter(mask.astype(np.float32), width) > 1 - 0.5 / width**2
+    return mask & ~inside
+
+
 def _is_regular(grid: Grid, pitch_px: float) -> bool:
     """Whether the spots lie where their lattice index says, to a tenth of the pitch."""
     offsets = grid.xy - grid.index[:, ::-1] * pitch_px

@@ -52,7 +52,6 @@ class Dock(QWidget):
         self.setMinimumWidth(MIN_WIDTH_PX)
         form = QWidget()
         self.body = QVBoxLayout(form)
-        self.body.setAlignment(Qt.AlignmentFlag.AlignTop)
         scroll = QScrollArea()
         scroll.setWidget(form)
         scroll.setWidgetResizable(True)
@@ -125,6 +124,7 @@ class Dock(QWidget):
         super().showEvent(event)
         if not self._was_shown:
             self._was_shown = True
+            self.body.addStretch(0)  # room that no list in the dock asks for
             self.opened()
 
 

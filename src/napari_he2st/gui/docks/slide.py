@@ -13,6 +13,7 @@ from napari_he2st.core.errors import MissingMppError, TruthError
 from napari_he2st.core.schema import facts_of
 from napari_he2st.engine.session import SlideItem
 from napari_he2st.gui.docks.base import Dock
+from napari_he2st.gui.layers import warm_up
 from napari_he2st.gui.widgets.combo import Combo
 from napari_he2st.gui.widgets.facts import Facts
 from napari_he2st.gui.widgets.pixel_size import PixelSizeForm
@@ -271,7 +272,7 @@ def _open(path: Path, mpp: float | None) -> Slide | dict[str, Any]:
     from napari_he2st.data.slides import Slide, probe
 
     try:
-        return Slide.open(path, mpp=mpp)
+        return warm_up(Slide.open(path, mpp=mpp))
     except MissingMppError:
         return {**probe(path), "path": str(path)}
 
@@ -299,7 +300,7 @@ def _on_its_slide(section: Section) -> _Measured:
     if section.slide_path is None:
         todo = "Open the slide it was measured on first, then load it again"
         raise TruthError("This section comes without an image", where=section.name, todo=todo)
-    return _fitted(section, Slide.open(section.slide_path, mpp=float(facts_of(section.adata)["mpp"])))
+    return _fitted(section, warm_up(Slide.open(section.slide_path, mpp=float(facts_of(section.adata)["mpp"]))))
 
 
 def _fitted(section: Section, slide: Slide) -> _Measured:
