@@ -83,3 +83,65 @@ def scattered_grid_fixture():
 @pytest.fixture(name="measured")
 def measured_fixture():
     return measured
+
+
+@pytest.fixture(scope="session")
+def slide_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PNG of 1000 × 800 px with a textured pink piece of tissue; it states no pixel size."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    pixels = np.full((800, 1000, 3), 243, dtype=np.uint8)
+    y, x = np.mgrid[:800, :1000]
+    tissue = ((x - 500) / 350) ** 2 + ((y - 400) / 280) ** 2 < 1
+    nuclei = rng.random((800, 1000)) < 0.2
+    pixels[tissue] = (215, 140, 190)
+    pixels[tissue & nuclei] = (110, 70, 150)
+    path = tmp_path_factory.mktemp("slide") / "tissue.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def tissue_slide(slide_file: Path):
+    from napari_he2st.data.slides import Slide
+
+    with Slide.open(slide_file, mpp=0.5) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def bundle():
+    """A predictor of three genes, each of which is the same everywhere: it needs no weights and no time."""
+    from napari_he2st.zoo.guard import preload_triton
+
+    preload_triton()
+    import torch
+
+    from napari_he2st.zoo.bundle import Bundle
+    from napari_he2st.zoo.catalogue import system
+    from napari_he2st.zoo.manifest import Manifest
+
+    member = system("mean")(n_genes=3)
+    member.mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    member.genes = ["ERBB2", "GAPDH", "CD3E"]
+    manifest = Manifest(
+        name="three-means",
+        title="Three means",
+        system="mean",
+        arguments={"n_genes": 3},
+        genes=("ERBB2", "GAPDH", "CD3E"),
+        scale="log1p_cp10k",
+        tile_px=112,
+        mpp=0.5,
+        pitch_um=25.0,
+        organs=("breast",),
+        species=("human",),
+        scores={"pcc": (0.5, 0.3, 0.1)},
+    )
+    return Bundle([member], manifest)
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bundle.save(tmp_path_factory.mktemp("bundle") / "three-means")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_he2st.core.geometry import inside_polygon
+from napari_he2st.core.geometry import bounds_of, inside_polygon
 from napari_he2st.core.paths import cache_folder
 from napari_he2st.core.types import Chunk, Grid, Region
 
@@ -91,12 +91,13 @@ def load_bundle(name: str) -> Bundle:
 
 
 def plan(slide: Slide, mask: TissueMask, pitch_um: float, regions: Sequence[Region] | None) -> Grid:
-    """The square lattice over a slide's tissue, all of it or inside any of the regions."""
+    """The square lattice over a slide's tissue, all of it or inside any of the regions (at least one)."""
     from napari_he2st.data.slides.grid import square_grid
 
-    grid = square_grid(slide, pitch_um, mask=mask)
     if regions is None:
-        return grid
+        return square_grid(slide, pitch_um, mask=mask)
+    around = Region.box(*bounds_of(np.concatenate([region.polygon for region in regions])))
+    grid = square_grid(slide, pitch_um, mask=mask, region=around)
     inside = np.zeros(len(grid), dtype=bool)
     for region in regions:
         inside |= inside_polygon(grid.xy, region.polygon)

@@ -248,7 +248,9 @@ class PredictDock(Dock):
     @qdebounced(timeout=150)
     def _plan_soon(self) -> None:
         item = self.session.current_slide
-        if item is not None and self._bundle is not None and self._running is None:
+        if item is None or self._bundle is None or self._running is not None:
+            return
+        if self._regions(item.name) != []:
             self.with_mask(item, self._plan)
 
     def _plan(self, mask: TissueMask) -> None:
@@ -302,11 +304,12 @@ class PredictDock(Dock):
             self.cost.setText("Open a slide first, in the Slide dock.")
         elif self._bundle is None:
             self.cost.setText("Choose a trained predictor.")
+        elif self._regions(self.session.current_slide.name) == []:
+            self.cost.setText("Draw a region over tissue.")
         elif self._grid is None:
             self.cost.setText("Laying out tiles …")
         elif not len(self._grid):
-            empty = "Draw a region over tissue." if self.area.currentText() == REGIONS else "There is no tissue here."
-            self.cost.setText(f"No tiles. {empty}")
+            self.cost.setText("There is no tissue here.")
         else:
             self.cost.setText(self._cost_text(self._grid))
 
