@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from anndata import AnnData
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 
 from napari_he2st.core.schema import provenance
 from napari_he2st.core.types import Grid

@@ -130,7 +130,9 @@ def test_limits_of_a_rare_gene_reach_its_maximum():
     assert low < high
 
 
-def test_many_irregular_spots_are_an_image_that_finds_each_of_them(viewer, session, layers, slide, square_grid, measured):
+def test_many_irregular_spots_are_an_image_that_finds_each_of_them(
+    viewer, session, layers, slide, square_grid, measured
+):
     session.add_slide(slide)
     square = square_grid(142, 142)
     xy = square.xy + (square.index[:, :1] % 2) * np.array([[50.0, 0.0]])  # every second row is shifted

@@ -11,7 +11,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-
 from tests.parity.fill import load_case, n_parameters
 
 HERE = Path(__file__).parent

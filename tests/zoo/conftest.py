@@ -17,7 +17,9 @@ def ridge(seed: int = 0) -> Ridge:
     arguments = {"n_genes": len(GENES), "fields": [["colour-texture", 224]]}
     member = Ridge(**arguments)
     generator = torch.Generator().manual_seed(seed)
-    member.load_state_dict({key: torch.randn(value.shape, generator=generator) for key, value in member.state_dict().items()})
+    member.load_state_dict(
+        {key: torch.randn(value.shape, generator=generator) for key, value in member.state_dict().items()}
+    )
     member.extras = {"penalty": 3.0, "scale": {"shift": np.arange(3.0) + seed}}
     return member
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -137,7 +137,7 @@ class _TileStream:
         self._source.close()
 
 
-def ahead(source: Iterator[T], depth: int) -> Iterator[T]:
+def ahead(source: Iterator[T], depth: int) -> Generator[T]:
     """Iterate ``source`` in a thread that runs at most ``depth`` items ahead; errors come through."""
     items: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)
     stop = threading.Event()
@@ -166,7 +166,7 @@ def ahead(source: Iterator[T], depth: int) -> Iterator[T]:
 
     thread = threading.Thread(target=work, daemon=True, name="he2st-reader")
 
-    def iterate() -> Iterator[T]:
+    def iterate() -> Generator[T]:
         thread.start()
         try:
             while True:

@@ -262,8 +262,9 @@ class Session:
         """Change the current ``slide``, ``result`` or ``gene``; announced once, and only if it changed."""
         changed = {key: value for key, value in current.items() if getattr(self, key) != value}
         for key, value in changed.items():
-            known = {"slide": self.slides, "result": self.results}.get(key)
-            if known is not None and value is not None and value not in known:
+            if (key == "slide" and value is not None and value not in self.slides) or (
+                key == "result" and value is not None and value not in self.results
+            ):
                 raise UnknownNameError(f"There is no {key} named {value!r} in this session")
             setattr(self, key, value)
         if changed:

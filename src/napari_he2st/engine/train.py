@@ -113,6 +113,8 @@ def train(
     opened = [TrainingSection.open(section) for section in sections]
     scored = [TrainingSection.open(section) for section in holdout]
     cls = system(name)
+    if not issubclass(cls, Predictor):
+        raise ModelError("This system is no predictor", where=name, todo="Choose one that he2st models lists as such")
     rule = panel if panel is not None else _expression(cls).panel or "hvg:1000"
     genes = choose_panel([s.adata for s in opened], rule)
     fit = _Fit(cls, dict(arguments or {}), list(genes.symbols), opened[0].slide.mpp, epochs, seed, where, control)

@@ -326,9 +326,7 @@ class SlideLayers:
             names = [f"D{i + 1}" if i >= 0 else "none" for i in domains.labels]
             position = world_from_level0(item.grid.xy, item.grid.mpp)
             size = item.grid.spot_um
-            layer = Points(
-                position, features={"domain": names}, face_color=colour, size=size, border_width=0, **facts
-            )
+            layer = Points(position, features={"domain": names}, face_color=colour, size=size, border_width=0, **facts)
         self._domains[result] = layer
         self.viewer.add_layer(layer)
 

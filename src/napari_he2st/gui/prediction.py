@@ -85,7 +85,6 @@ def load_bundle(name: str) -> Bundle:
     from napari_he2st.zoo.catalogue import load
 
     bundle = load(name)  # its guard comes before anything that imports torch
-    import napari_he2st.engine.predict
 
     return bundle
 

@@ -67,7 +67,9 @@ class SlideDock(Dock):
         self.body.addWidget(self.pixel_size)
         self.body.addWidget(self._slide_box())
         self.body.addWidget(self._measured_box())
-        self.add_button("Open file…", "Open a slide (svs, tif, ndpi, mrxs, dcm, jpg …) or an h5ad file", self._pick_file)
+        self.add_button(
+            "Open file…", "Open a slide (svs, tif, ndpi, mrxs, dcm, jpg …) or an h5ad file", self._pick_file
+        )
         self.add_button("Open folder…", "Open a folder of measured spatial transcriptomics", self._pick_folder)
         self.listen(self.session.slide_added, self._show_tissue)
         self.listen(self.session.slide_removed, self._show)
