@@ -167,20 +167,21 @@ class _Fit:
         self.mpp, self._epochs, self._seed, self._device, self._control = mpp, epochs, seed, device, control
 
     def new_model(self) -> Predictor:
-        """A fresh model with the arguments that the data decide filled in."""
-        known = {"n_genes": len(self.genes)}
-        wanted = inspect.signature(self._cls.__init__).parameters
-        unknown = [key for key in self._arguments if key not in wanted]
-        if unknown:
-            message = f"{self._cls.__name__} has no argument {', '.join(unknown)}"
-            raise ModelError(message, todo=f"It takes {', '.join(k for k in wanted if k != 'self')}")
-        model = self._cls(**{k: v for k, v in known.items() if k in wanted}, **self._arguments)
+        """A fresh model."""
+        model = self._cls(**self.all_arguments())
         model.genes = list(self.genes)
         return model.to(self._device)
 
-    def arguments_of(self) -> dict[str, Any]:
-        """All constructor arguments that a bundle has to remember."""
-        return {"n_genes": len(self.genes), **self._arguments}
+    def all_arguments(self) -> dict[str, Any]:
+        """Constructor arguments, defaults and those that the data decide included: what a bundle remembers."""
+        parameters = {k: v for k, v in inspect.signature(self._cls.__init__).parameters.items() if k != "self"}
+        unknown = [key for key in self._arguments if key not in parameters]
+        if unknown:
+            message = f"{self._cls.__name__} has no argument {', '.join(unknown)}"
+            raise ModelError(message, todo=f"It takes {', '.join(parameters)}")
+        from_data = {"n_genes": len(self.genes)}
+        defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+        return {**defaults, **{k: v for k, v in from_data.items() if k in parameters}, **self._arguments}
 
     def members(self, sections: list[TrainingSection], resolved: Mapping[str, Resolved]) -> list[Predictor]:
         """Fit every member of the ensemble on some sections."""
@@ -278,7 +279,7 @@ def _bundle(
         name=title or f"{name}-{len(fit.genes)}",
         title=title or f"{type(model).__name__} on {', '.join(s.name for s in sections)}",
         system=name,
-        arguments=fit.arguments_of(),
+        arguments=fit.all_arguments(),
         genes=tuple(fit.genes),
         ensembl=() if ensembl is None else tuple(None if not e else str(e) for e in ensembl.fillna("")),
         scale=_expression(model).scale,
