@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
@@ -26,7 +26,7 @@ class Fold(StrEnum):
 class SpreadingCommand(TyperCommand):
     """A command whose ``--data`` and ``--holdout`` take every word up to the next option."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Repeat the option before each of its words, which is the form the parser knows."""
         spread: list[str] = []
         current: str | None = None
@@ -72,7 +72,7 @@ def train(
         list[Fold] | None,
         typer.Option("--fold", help="Also score with each section or patient left out in turn; repeatable."),
     ] = None,
-    title: Annotated[str | None, typer.Option("--title", help="What the bundle is called.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="What the bundle is called, without spaces.")] = None,
     mpp: Mpp = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -100,7 +100,7 @@ def train(
             holdout=kept_aside,
             folds=folds,
             panel=genes,
-            title=title,
+            title=name,
             arguments=arguments,
             epochs=epochs,
             seed=seed,

@@ -241,17 +241,26 @@ class _Fit:
             measured = expression_target(section, self.genes, plain, members[0].extras["scale"]).numpy()
             ok = resolved[section.name].ok
             per_section.append(pcc(self.predict(members, resolved[section.name])[ok], measured[ok]))
-        per_gene = np.nanmean(np.stack(per_section), axis=0)
+        per_gene = _mean_known(per_section)
         variance = expression_variance([s.adata for s in train_on], self.genes)
         headline = per_gene[np.argsort(-variance, kind="stable")[:HVG_SCORED]]
+        known = headline[np.isfinite(headline)]
         return Split(
             kind,
             tuple(s.name for s in train_on),
             tuple(s.name for s in test_on),
             per_gene,
-            float(np.nanmean(headline)),
-            float(np.nanmedian(headline)),
+            float(known.mean()) if len(known) else np.nan,
+            float(np.median(known)) if len(known) else np.nan,
         )
+
+
+def _mean_known(scores: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Mean per gene over the sections in which it has a score; NaN without any, as for a constant prediction."""
+    stacked = np.stack(scores)
+    known = np.isfinite(stacked)
+    total = np.where(known, stacked, 0).sum(axis=0)
+    return np.divide(total, known.sum(axis=0), out=np.full(stacked.shape[1], np.nan), where=known.any(axis=0))
 
 
 def _bundle(
@@ -268,7 +277,7 @@ def _bundle(
     adata = sections[0].adata
     ensembl = adata.var[keys.ENSEMBL].reindex(fit.genes) if keys.ENSEMBL in adata.var else None
     scores = {
-        f"pcc_{kind}": np.nanmean(np.stack([s.pcc for s in splits if s.kind == kind]), axis=0).tolist()
+        f"pcc_{kind}": _mean_known([s.pcc for s in splits if s.kind == kind]).tolist()
         for kind in dict.fromkeys(s.kind for s in splits)
     }
     # The score shown beside genes is the hardest split there is: another patient, then another section.
