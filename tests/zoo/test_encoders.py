@@ -34,13 +34,13 @@ def test_every_row_of_the_table(name: str) -> None:
 
 
 def test_bytes_and_shares_give_the_same() -> None:
-    encoder = build("timm:resnet18?pretrained=no")
+    encoder = build("timm:mobilenetv3_small_050?pretrained=no")
     torch.testing.assert_close(encoder(TILES), encoder(TILES / 255))
     assert encoder.normalise(TILES).shape == (2, 3, 224, 224)
 
 
 def test_resizing_is_antialiased() -> None:
-    encoder = build("timm:resnet18?pretrained=no")
+    encoder = build("timm:mobilenetv3_small_050?pretrained=no")
     stripes = torch.zeros(1, 3, 896, 896)
     stripes[..., ::2] = 1
     inner = encoder.normalise(stripes)[0, 0, 10:-10, 10:-10] * encoder.spec.std[0] + encoder.spec.mean[0]
@@ -48,23 +48,25 @@ def test_resizing_is_antialiased() -> None:
 
 
 def test_random_weights_are_asked_for_and_always_the_same() -> None:
-    first, second = build("timm:resnet18?pretrained=no"), build("timm:resnet18?pretrained=no")
+    first, second = build("timm:mobilenetv3_small_050?pretrained=no"), build("timm:mobilenetv3_small_050?pretrained=no")
     torch.testing.assert_close(first(TILES), second(TILES), rtol=0, atol=0)
-    with pytest.raises(WeightsError, match="no weights to load for timm:resnet18"):
-        build("timm:resnet18")
+    with pytest.raises(WeightsError, match="no weights to load for timm:mobilenetv3_small_050"):
+        build("timm:mobilenetv3_small_050")
 
 
 def test_a_timm_model_takes_the_users_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = timm_network(spec_of("timm:resnet18?pretrained=no"))
+    network = timm_network(spec_of("timm:mobilenetv3_small_050?pretrained=no"))
     torch.save(network.state_dict(), tmp_path / "w.pth")
-    (tmp_path / "weights.toml").write_text('"timm:resnet18" = "w.pth"\n')
+    (tmp_path / "weights.toml").write_text('"timm:mobilenetv3_small_050" = "w.pth"\n')
     monkeypatch.setenv("HE2ST_WEIGHTS", str(tmp_path / "weights.toml"))
-    torch.testing.assert_close(build("timm:resnet18")(TILES), build("timm:resnet18?pretrained=no")(TILES))
+    torch.testing.assert_close(
+        build("timm:mobilenetv3_small_050")(TILES), build("timm:mobilenetv3_small_050?pretrained=no")(TILES)
+    )
     state = network.state_dict()
-    del state["conv1.weight"]
+    del state["conv_stem.weight"]
     torch.save(state, tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match="lacks conv1.weight"):
-        build("timm:resnet18")
+    with pytest.raises(WeightsError, match="lacks conv_stem.weight"):
+        build("timm:mobilenetv3_small_050")
 
 
 def test_unknown_names_get_a_hint() -> None:
@@ -74,8 +76,11 @@ def test_unknown_names_get_a_hint() -> None:
         build("timm:resnt18?pretrained=no")
 
 
-@pytest.mark.parametrize("architecture", ["tf_efficientnet_lite0", "resnet18", "densenet121"])
-def test_folding_batch_norm_changes_no_number(architecture: str) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "left"),
+    [("tf_efficientnet_lite0", 0), ("resnet18", 0), ("densenet121", 62)],  # half of DenseNet's norms come first
+)
+def test_folding_batch_norm_changes_no_number(architecture: str, left: int) -> None:
     torch.manual_seed(0)
     network = safe_import("timm").create_model(architecture, num_classes=7).eval()
     for module in network.modules():  # as after training
@@ -85,7 +90,7 @@ def test_folding_batch_norm_changes_no_number(architecture: str) -> None:
             module.weight.data.uniform_(0.5, 1.5)
     x = torch.randn(2, 3, 64, 64)
     fused = fuse_conv_bn(network, x)
-    assert _n_norms(fused) < _n_norms(network) / 2
+    assert _n_norms(fused) == left
     wanted = network(x)
     torch.testing.assert_close(fused(x), wanted, rtol=0, atol=1e-4 * max(1, wanted.abs().max().item()))
 
@@ -121,7 +126,7 @@ class TestColourTexture:
     def test_a_flat_tile(self) -> None:
         flat = self._columns(torch.tensor([0.8, 0.5, 0.6]).view(3, 1, 1).expand(3, 224, 224))
         np.testing.assert_allclose(flat[:6], [0.8, 0.5, 0.6, 0, 0, 0], atol=1e-6)
-        assert flat[24] == pytest.approx(0.3 / 0.8, abs=1e-6)
+        assert flat[22] == pytest.approx(0.3 / 0.8, abs=1e-6)
         assert np.isfinite(flat).all()
         assert flat[38:].tolist() == [0, 0]
         assert self._columns(torch.ones(3, 224, 224))[38:].tolist() == [1, 1]
@@ -140,7 +145,7 @@ class TestColourTexture:
         ramp = torch.arange(224)
         fine = self._columns(((ramp % 2) * 0.5 + 0.3).expand(3, 224, 224))
         coarse = self._columns(((ramp // 8 % 2) * 0.5 + 0.3).expand(3, 224, 224))
-        assert fine[28:32].argmax() == 0
-        assert coarse[28:32].argmax() == 3
+        assert fine[26:30].argmax() == 0
+        assert coarse[26:30].argmax() == 3
         assert fine[37] == pytest.approx(1, abs=1e-3)  # haematoxylin and eosin rise together
-        assert coarse[36 - 1] == pytest.approx(1, abs=1e-3)  # all gradients point one way
+        assert coarse[35] == pytest.approx(1, abs=1e-3)  # all gradients point one way

@@ -111,7 +111,7 @@ def _timm_spec(name: str) -> EncoderSpec:
         resize="bilinear" if facts["interpolation"] == "bilinear" else "bicubic",
         mean=tuple(facts["mean"]),
         std=tuple(facts["std"]),
-        dim=network.num_features,
+        dim=network.head_hidden_size,
         licence="",
         commercial_use="unclear",
     )
