@@ -168,6 +168,10 @@ def _beside(adata):
     adata.obs["in_tissue"] = 0
 
 
+def _no_values(adata):
+    adata.X = None
+
+
 def _zero(adata):
     adata.X = csr_matrix(adata.X.shape, dtype=np.float32)
 
@@ -185,6 +189,7 @@ BAD = {
     _flat: r"shape \(25, 3\)",
     _no_positions: r"no spot positions.*obsm holds nothing",
     _beside: "no spots",
+    _no_values: "no values",
     _zero: "nothing was counted",
     _twice: "spots appear more than once",
 }

@@ -189,7 +189,7 @@ def test_position_that_is_not_a_number(visium, visium_positions):
     outs = visium(
         table=visium_positions.assign(pxl_row_in_fullres=[*[np.nan] * 10, *range(20)]), positions="tissue_positions.csv"
     )
-    with pytest.raises(TruthError, match="have no position|do not follow"):
+    with pytest.raises(TruthError, match=r"have no position|do not follow"):
         read_section(outs, mpp=0.5)
 
 
@@ -227,7 +227,7 @@ def test_truncated_parts(visium, part):
     outs = visium(positions="tissue_positions.parquet")
     path = outs / part
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(TruthError, match="damaged|cannot be read"):
+    with pytest.raises(TruthError, match=r"damaged|cannot be read"):
         read_section(outs)
 
 

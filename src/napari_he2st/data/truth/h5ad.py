@@ -65,8 +65,8 @@ def read(detection: Detection, name: str, source: Source) -> Section:
         in_tissue = adata.obs[keys.IN_TISSUE].to_numpy() == 1
         notes += [f"{int((~in_tissue).sum())} spots beside the tissue left out"] if not in_tissue.all() else []
         adata = adata[in_tissue]
-    if adata.n_obs == 0 or adata.n_vars == 0:
-        raise TruthError("There are no spots or no genes", where=path)
+    if 0 in adata.shape or (adata.X is None and keys.COUNTS not in adata.layers):
+        raise TruthError("There are no spots, no genes, or no values", where=path)
     library, pictures = _library(adata, name, path)
     xy = _positions(adata, path)
     frame = _frame(adata, xy, pictures, source, path)
