@@ -66,6 +66,14 @@ def test_our_own_schema_comes_back_as_it_was(legacy, tmp_path):
     assert back.adata.uns["he2st"] == adata.uns["he2st"]
 
 
+def test_our_own_files_take_another_pixel_size_but_no_image_scale(legacy, tmp_path):
+    export(read_section(legacy()).adata, "h5ad", tmp_path / "own.h5ad")
+    facts = read_section(tmp_path / "own.h5ad", mpp=3.9).adata.uns["he2st"]
+    assert (facts["mpp"], facts["mpp_source"]) == (3.9, "given")
+    with pytest.raises(TruthError, match="Leave the image scale out"):
+        read_section(tmp_path / "own.h5ad", image_scale=0.5)
+
+
 def test_a_damaged_provenance_is_named(legacy, tmp_path):
     adata = read_section(legacy()).adata
     del adata.uns["he2st"]["mpp"]

@@ -67,7 +67,7 @@ def test_space_ranger(he2st_data, folder, layout, name, shape, mpp):
 
 def test_mismatched_barcodes_are_reported(he2st_data):
     section = read_section(he2st_data / "visium_hd_layout_samples/seurat", "square_016um")
-    assert "2053 barcodes without position left out" in section.found
+    assert "2359 rows of counts without a spot in tissue left out" in section.found
 
 
 def test_squidpy_sample(he2st_data):

@@ -54,6 +54,9 @@ def read(detection: Detection, name: str, source: Source) -> Section:
     missing = [] if source.image is not None else ["slide image"]
     if keys.UNS in adata.uns:
         check_expression(adata)
+        if source.image_scale is not None:
+            todo = "Leave the image scale out; positions in our own files are those of the slide"
+            raise TruthError("The file's positions have no other scale", where=path, todo=todo)
         if source.mpp is not None:
             adata.uns[keys.UNS] |= {"mpp": source.mpp, "mpp_source": "given"}
         library = str(adata.uns[keys.UNS]["library"])
