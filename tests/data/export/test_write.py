@@ -59,7 +59,7 @@ def _full_disk(self, path, *args, **kwargs):
 def test_unknown_names(expression, tmp_path):
     with pytest.raises(UnknownNameError, match="Did you mean csv"):
         export(expression(), "csb", tmp_path / "out")
-    with pytest.raises(UnknownNameError, match="option of png named 'genes'.*Did you mean gene"):
+    with pytest.raises(UnknownNameError, match=r"option of png named 'genes'.*Did you mean gene"):
         export(expression(), "png", tmp_path / "out.png", genes="ERBB2")
 
 

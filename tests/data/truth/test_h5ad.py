@@ -66,6 +66,14 @@ def test_our_own_schema_comes_back_as_it_was(legacy, tmp_path):
     assert back.adata.uns["he2st"] == adata.uns["he2st"]
 
 
+def test_our_own_files_take_another_pixel_size_but_no_image_scale(legacy, tmp_path):
+    export(read_section(legacy()).adata, "h5ad", tmp_path / "own.h5ad")
+    facts = read_section(tmp_path / "own.h5ad", mpp=3.9).adata.uns["he2st"]
+    assert (facts["mpp"], facts["mpp_source"]) == (3.9, "given")
+    with pytest.raises(TruthError, match="Leave the image scale out"):
+        read_section(tmp_path / "own.h5ad", image_scale=0.5)
+
+
 def test_a_damaged_provenance_is_named(legacy, tmp_path):
     adata = read_section(legacy()).adata
     del adata.uns["he2st"]["mpp"]
@@ -168,6 +176,10 @@ def _beside(adata):
     adata.obs["in_tissue"] = 0
 
 
+def _no_values(adata):
+    adata.X = None
+
+
 def _zero(adata):
     adata.X = csr_matrix(adata.X.shape, dtype=np.float32)
 
@@ -185,6 +197,7 @@ BAD = {
     _flat: r"shape \(25, 3\)",
     _no_positions: r"no spot positions.*obsm holds nothing",
     _beside: "no spots",
+    _no_values: "no values",
     _zero: "nothing was counted",
     _twice: "spots appear more than once",
 }

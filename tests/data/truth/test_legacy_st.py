@@ -66,8 +66,8 @@ def test_spots_without_counts_and_counts_without_spot_are_left_out_and_said(lega
     header, *rows = _counts(legacy()).splitlines()
     section = read_section(legacy(counts="\n".join([header, *rows[2:], rows[0].replace("6x6", "30x30")])))
     assert section.adata.n_obs == 18
-    assert "2 spots without counts left out" in section.found
-    assert "1 counts without spot left out" in section.found
+    assert "2 spots in tissue without counts left out" in section.found
+    assert "1 rows of counts without a spot in tissue left out" in section.found
 
 
 def test_spots_beside_the_tissue_are_left_out(legacy):
@@ -155,7 +155,7 @@ BAD_SPOTS = {
     "no array position": (HEADER + "2\t\t1\t1\n", "no array position"),
     "no pixel position": (HEADER + "2\t3\t1\t1\n3\t3\t9\t1\n2\t4\t1\t9\n3\t4\tNaN\t9\n", "1 spots have no position"),
     "repeated spot": (HEADER + "2\t3\t1\t1\n2\t3\t1\t1\n", "appear more than once"),
-    "no rows": (HEADER, "no spot in common"),
+    "no rows": (HEADER, "No spot lies in tissue"),
     "one spot": (HEADER + "2\t3\t1\t1\n", "too few to tell the pixel size"),
     "mixed up": (
         HEADER + "2\t3\t1\t1\n3\t3\t900\t1\n4\t3\t3\t1\n2\t4\t7\t9\n3\t5\t800\t9\n6\t6\t1\t1\n",

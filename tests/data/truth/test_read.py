@@ -61,7 +61,7 @@ def test_several_sections_have_to_be_named(legacy):
     assert detect(root).sections == ["B2", "B3"]
     with pytest.raises(TruthError, match=r"2 sections: B2, B3.*:B2"):
         read_section(root)
-    with pytest.raises(TruthError, match="no section named 'B4'.*Known: B2, B3"):
+    with pytest.raises(TruthError, match=r"no section named 'B4'.*Known: B2, B3"):
         read_section(root, "B4")
     assert read_section(root, "B3").name == "B3"
 

@@ -7,7 +7,10 @@ import pytest
 
 from napari_he2st.core.errors import TruthError
 from napari_he2st.core.schema import check_expression
+from napari_he2st.data.slides import Slide
+from napari_he2st.data.slides.tissue import tissue_mask
 from napari_he2st.data.truth import detect, read_section
+from napari_he2st.data.truth.fit import check_fit
 
 pytestmark = pytest.mark.needs_data
 
@@ -64,7 +67,7 @@ def test_space_ranger(he2st_data, folder, layout, name, shape, mpp):
 
 def test_mismatched_barcodes_are_reported(he2st_data):
     section = read_section(he2st_data / "visium_hd_layout_samples/seurat", "square_016um")
-    assert "2053 barcodes without position left out" in section.found
+    assert "2359 rows of counts without a spot in tissue left out" in section.found
 
 
 def test_squidpy_sample(he2st_data):
@@ -89,6 +92,18 @@ def test_squidpy_sample(he2st_data):
 def test_what_cannot_be_read_says_why(he2st_data, path, message):
     with pytest.raises(TruthError, match=message):
         read_section(he2st_data / path)
+
+
+@pytest.mark.parametrize(("section", "warns"), [("C5", False), ("C5 moved", True)])
+def test_fit_to_the_tissue(her2st, section, warns):
+    name, *moved = section.split()
+    measured = read_section(her2st, name)
+    if moved:
+        measured.adata.obsm["spatial"] += 3000
+    with Slide.open(measured.slide_path, mpp=measured.adata.uns["he2st"]["mpp"]) as slide:
+        fit = check_fit(measured.adata, tissue_mask(slide))
+    assert (fit.message is not None) is warns
+    assert (fit.on_tissue < 0.8) is warns
 
 
 def test_all_her2st_sections_are_listed(her2st):

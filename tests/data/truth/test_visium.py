@@ -63,7 +63,7 @@ def test_raw_matrix_is_said_aloud(visium):
     section = read_section(visium(matrix="raw_feature_bc_matrix"))
     assert section.adata.n_obs == 25
     assert any("raw one is used" in line for line in section.missing)
-    assert "5 spots beside the tissue with counts left out" in section.found
+    assert "5 rows of counts without a spot in tissue left out" in section.found
 
 
 @pytest.mark.parametrize("level", ["..", ".", "spatial", "filtered_feature_bc_matrix.h5", "../.."])
@@ -161,7 +161,7 @@ def _bad(name):
         "no number": (positions + "A,1,0,0,here,0\n", "'here', which is not a number"),
         "no array position": (positions + "A,1,,0,0,0\n", "no array position"),
         "repeated": (positions + "A,1,0,0,0,0\nA,1,0,2,0,9\n", "1 barcodes appear more than once"),
-        "others": (positions + "A,1,0,0,0,0\nB,1,0,2,0,9\nC,1,1,1,8,5\n", "No barcode has a position"),
+        "others": (positions + "A,1,0,0,0,0\nB,1,0,2,0,9\nC,1,1,1,8,5\n", "no spot in common"),
         "not UTF-8": (positions.encode() + "Ä,1,0,0,0,0\n".encode("latin-1"), "not UTF-8"),
     }[name]
 
@@ -179,6 +179,14 @@ def test_bad_positions(visium, name):
         read_section(outs)
 
 
+@pytest.mark.parametrize("content", ['{"tissue_hires_scalef": 0}', '{"tissue_hires_scalef": "big"}', "[1]", "{"])
+def test_bad_scale_factors(visium, content):
+    outs = visium()
+    (outs / "spatial/scalefactors_json.json").write_text(content)
+    with pytest.raises(TruthError, match=r"not above zero|damaged"):
+        read_section(outs)
+
+
 def test_no_spot_in_tissue(visium, visium_positions):
     outs = visium(table=visium_positions.assign(in_tissue=0), matrix="raw_feature_bc_matrix.h5")
     with pytest.raises(TruthError, match="No spot lies in tissue"):
@@ -189,7 +197,7 @@ def test_position_that_is_not_a_number(visium, visium_positions):
     outs = visium(
         table=visium_positions.assign(pxl_row_in_fullres=[*[np.nan] * 10, *range(20)]), positions="tissue_positions.csv"
     )
-    with pytest.raises(TruthError, match="have no position|do not follow"):
+    with pytest.raises(TruthError, match="5 spots have no position"):
         read_section(outs, mpp=0.5)
 
 
@@ -227,7 +235,7 @@ def test_truncated_parts(visium, part):
     outs = visium(positions="tissue_positions.parquet")
     path = outs / part
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(TruthError, match="damaged|cannot be read"):
+    with pytest.raises(TruthError, match=r"damaged|cannot be read"):
         read_section(outs)
 
 
