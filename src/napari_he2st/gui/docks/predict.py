@@ -30,7 +30,7 @@ from napari_he2st.gui.prediction import Run
 from napari_he2st.gui.widgets.combo import Combo, SearchCombo
 from napari_he2st.gui.widgets.facts import Facts
 from napari_he2st.gui.widgets.status import duration
-from napari_he2st.gui.worker import Task, run
+from napari_he2st.gui.worker import Task
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -153,7 +153,7 @@ class PredictDock(Dock):
 
     def opened(self) -> None:
         """List the predictors and load the first one, with the model code."""
-        run(prediction.list_models, name="Listing predictors", owner=self, on_done=self._list)
+        self.run(prediction.list_models, name="Listing predictors", quiet=True, on_done=self._list)
         self._slide_selected()
 
     def _list(self, rows: list[dict[str, Any]]) -> None:
@@ -257,14 +257,14 @@ class PredictDock(Dock):
         item, number = self.session.current_slide, self._planned
         if item is None:
             return
-        run(
+        self.run(
             prediction.plan,
             item.slide,
             mask,
             self.pitch.value(),
             self._regions(item.name),
             name="Laying out tiles",
-            owner=self,
+            quiet=True,
             on_done=lambda grid: self._plan_ready(grid) if number == self._planned else None,
         )
 
@@ -280,7 +280,7 @@ class PredictDock(Dock):
         item = self.session.current_slide
         if len(grid) and self._cost is None and item is not None and self._bundle is not None:
             probe = Run(self._bundle, item.slide, grid, self.device.currentText())
-            run(probe.cost, name="Timing a few tiles", owner=self, on_done=partial(self._timed, self._bundle))
+            self.run(probe.cost, name="Timing tiles", quiet=True, on_done=partial(self._timed, self._bundle))
 
     def _timed(self, bundle: Bundle, cost: Estimate) -> None:
         if bundle is self._bundle:
