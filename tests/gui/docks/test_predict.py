@@ -20,6 +20,7 @@ def dock(make_napari_viewer_proxy, qtbot, tissue_slide, bundle_folder):
     viewer.window.add_dock_widget(dock)
     dock.session.add_slide(tissue_slide)
     dock.load(str(bundle_folder))
+    dock.opened()  # as showing it does
     qtbot.waitUntil(lambda: dock.run_button.isEnabled(), timeout=WAIT_MS)
     yield dock
     qtbot.waitUntil(lambda: not dock.busy, timeout=WAIT_MS)
@@ -41,6 +42,7 @@ def slow_run(monkeypatch):
 
 
 def test_tiles_and_cost_are_known_before_the_run(dock, qtbot):
+    assert dock.models.currentText() == "Three means (3 genes)"
     assert dock.pitch.value() == 25.0
     n = len(dock._grid)
     assert f"{n:,} tiles" in dock.cost.text()

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import (
     QCheckBox,
     QDoubleSpinBox,
@@ -50,6 +51,7 @@ class PredictDock(Dock):
         super().__init__(viewer)
         self._rows: dict[str, dict[str, Any]] = {}
         self._bundle: Bundle | None = None
+        self._wanted: str | None = None  # name or path of the bundle that is loading or loaded
         self._grid: Grid | None = None
         self._cost: Estimate | None = None
         self._running: Task | None = None
@@ -161,14 +163,16 @@ class PredictDock(Dock):
         self.organ.addItems(organs)
         for row in rows:
             self._add_row(row)
-        self._model_chosen()
+        if self._wanted is None:
+            self._model_chosen()
 
     def _add_row(self, row: dict[str, Any]) -> None:
+        if row["slug"] in self._rows:
+            return
         self._rows[row["slug"]] = row
         genes = "needs training" if row["kind"] == "system" else f"{row['genes']:,} genes"
-        self.models.blockSignals(True)
-        self.models.addItem(f"{row['title']} ({genes})", row["slug"])
-        self.models.blockSignals(False)
+        with QSignalBlocker(self.models):
+            self.models.addItem(f"{row['title']} ({genes})", row["slug"])
 
     def _pick_bundle(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Open a trained predictor")
@@ -177,25 +181,31 @@ class PredictDock(Dock):
 
     def load(self, name_or_path: str) -> None:
         """Load a trained predictor by name, or from its folder."""
-        title = Path(name_or_path).name
+        self._wanted = name_or_path
         self._set_bundle(None)
-        self.run(prediction.load_bundle, name_or_path, name=f"Loading {title}", on_done=self._loaded)
+        self.run(
+            prediction.load_bundle,
+            name_or_path,
+            name=f"Loading {Path(name_or_path).name}",
+            on_done=lambda loaded: self._loaded(*loaded) if self._wanted == name_or_path else None,
+        )
 
     def _model_chosen(self) -> None:
         row = self._rows.get(self.models.currentData())
         if row is None:
             return
         self.card.show_facts(prediction.model_facts(row, None))
-        if self._bundle is not None and self._bundle.id == row["slug"]:
-            self._set_bundle(self._bundle)
-        elif row["kind"] == "bundle":
-            self.load(row.get("path", row["slug"]))
+        if row["kind"] == "bundle":
+            self.load(row["path"])
         else:
+            self._wanted = row["slug"]
             self._set_bundle(None)
             self.say(f"{row['title']} has to be trained first: he2st train {row['slug']} --help shows how.")
 
-    def _loaded(self, bundle: Bundle) -> None:
-        self.models.setCurrentIndex(self.models.findData(bundle.id))
+    def _loaded(self, bundle: Bundle, row: dict[str, Any]) -> None:
+        self._add_row(row)
+        with QSignalBlocker(self.models):
+            self.models.setCurrentIndex(self.models.findData(bundle.id))
         self._set_bundle(bundle)
         self.say(f"{bundle.manifest.title} is ready.")
 
@@ -203,9 +213,7 @@ class PredictDock(Dock):
         self._bundle = bundle
         self._forget_cost()
         if bundle is not None:
-            row = self._rows.get(bundle.id)
-            if row is not None:
-                self.card.show_facts(prediction.model_facts(row, bundle.manifest))
+            self.card.show_facts(prediction.model_facts(self._rows[bundle.id], bundle.manifest))
             self.pitch.setValue(bundle.manifest.pitch_um)
         self._show_doubts()
         self._changed()
