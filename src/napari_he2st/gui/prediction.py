@@ -74,19 +74,23 @@ class Run:
 
 
 def list_models() -> list[dict[str, Any]]:
-    """Trained predictors, then systems to train: see :func:`~napari_he2st.zoo.catalogue.models`."""
+    """Rows of :func:`~napari_he2st.zoo.catalogue.models`: trained predictors, then systems to train.
+
+    Bundles have a ``path`` beside: the name or folder to load.
+    """
     from napari_he2st.zoo.catalogue import models
 
-    return models()
+    return [{**row, "path": row["slug"]} if row["kind"] == "bundle" else row for row in models()]
 
 
-def load_bundle(name: str) -> Bundle:
-    """Load a trained predictor, and the model code with it."""
-    from napari_he2st.zoo.catalogue import load
+def load_bundle(name_or_path: str) -> tuple[Bundle, dict[str, Any]]:
+    """Load a trained predictor, and the model code with it; also its row as in :func:`list_models`."""
+    from napari_he2st.zoo.catalogue import bundle_row, load
 
-    bundle = load(name)  # its guard comes before anything that imports torch
+    bundle = load(name_or_path)  # its guard comes before anything that imports torch
+    import napari_he2st.engine.predict  # so that a run starts at once
 
-    return bundle
+    return bundle, {**bundle_row(bundle.id, bundle.manifest), "path": name_or_path}
 
 
 def plan(slide: Slide, mask: TissueMask, pitch_um: float, regions: Sequence[Region] | None) -> Grid:

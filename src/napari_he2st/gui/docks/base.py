@@ -49,6 +49,7 @@ class Dock(QWidget):
         self.layers = layers_of(viewer)
         self.session = self.layers.session
         self._was_shown = False
+        self._tasks: list[Task] = []
         self.setMinimumWidth(MIN_WIDTH_PX)
         form = QWidget()
         self.body = QVBoxLayout(form)
@@ -81,13 +82,24 @@ class Dock(QWidget):
         function: Callable[..., Any],
         *args: Any,
         name: str,
+        quiet: bool = False,
         can_pause: bool = False,
         **options: Any,
     ) -> Task:
-        """Run work for this dock, see :func:`napari_he2st.gui.worker.run`; the status line shows it."""
+        """Run work for this dock, see :func:`napari_he2st.gui.worker.run`.
+
+        The status line shows it, unless it is ``quiet``: short work that the user did not ask for.
+        """
         task = run(function, *args, name=name, owner=self, **options)
-        self.status.watch(task, can_pause=can_pause)
+        self._tasks = [known for known in self._tasks if known.running] + [task]
+        if not quiet:
+            self.status.watch(task, can_pause=can_pause)
         return task
+
+    @property
+    def busy(self) -> bool:
+        """Whether any work of this dock goes on."""
+        return any(task.running for task in self._tasks)
 
     def with_mask(self, item: SlideItem, then: Callable[[TissueMask], None]) -> None:
         """Call ``then`` with the tissue of a slide, now if it is known or once it is found."""

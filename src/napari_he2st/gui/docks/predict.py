@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import (
     QCheckBox,
     QDoubleSpinBox,
@@ -30,7 +31,7 @@ from napari_he2st.gui.prediction import Run
 from napari_he2st.gui.widgets.combo import Combo, SearchCombo
 from napari_he2st.gui.widgets.facts import Facts
 from napari_he2st.gui.widgets.status import duration
-from napari_he2st.gui.worker import Task, run
+from napari_he2st.gui.worker import Task
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -50,6 +51,7 @@ class PredictDock(Dock):
         super().__init__(viewer)
         self._rows: dict[str, dict[str, Any]] = {}
         self._bundle: Bundle | None = None
+        self._wanted: str | None = None  # name or path of the bundle that is loading or loaded
         self._grid: Grid | None = None
         self._cost: Estimate | None = None
         self._running: Task | None = None
@@ -153,7 +155,7 @@ class PredictDock(Dock):
 
     def opened(self) -> None:
         """List the predictors and load the first one, with the model code."""
-        run(prediction.list_models, name="Listing predictors", owner=self, on_done=self._list)
+        self.run(prediction.list_models, name="Listing predictors", quiet=True, on_done=self._list)
         self._slide_selected()
 
     def _list(self, rows: list[dict[str, Any]]) -> None:
@@ -161,14 +163,16 @@ class PredictDock(Dock):
         self.organ.addItems(organs)
         for row in rows:
             self._add_row(row)
-        self._model_chosen()
+        if self._wanted is None:
+            self._model_chosen()
 
     def _add_row(self, row: dict[str, Any]) -> None:
+        if row["slug"] in self._rows:
+            return
         self._rows[row["slug"]] = row
         genes = "needs training" if row["kind"] == "system" else f"{row['genes']:,} genes"
-        self.models.blockSignals(True)
-        self.models.addItem(f"{row['title']} ({genes})", row["slug"])
-        self.models.blockSignals(False)
+        with QSignalBlocker(self.models):
+            self.models.addItem(f"{row['title']} ({genes})", row["slug"])
 
     def _pick_bundle(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Open a trained predictor")
@@ -177,25 +181,31 @@ class PredictDock(Dock):
 
     def load(self, name_or_path: str) -> None:
         """Load a trained predictor by name, or from its folder."""
-        title = Path(name_or_path).name
+        self._wanted = name_or_path
         self._set_bundle(None)
-        self.run(prediction.load_bundle, name_or_path, name=f"Loading {title}", on_done=self._loaded)
+        self.run(
+            prediction.load_bundle,
+            name_or_path,
+            name=f"Loading {Path(name_or_path).name}",
+            on_done=lambda loaded: self._loaded(*loaded) if self._wanted == name_or_path else None,
+        )
 
     def _model_chosen(self) -> None:
         row = self._rows.get(self.models.currentData())
         if row is None:
             return
         self.card.show_facts(prediction.model_facts(row, None))
-        if self._bundle is not None and self._bundle.id == row["slug"]:
-            self._set_bundle(self._bundle)
-        elif row["kind"] == "bundle":
-            self.load(row.get("path", row["slug"]))
+        if row["kind"] == "bundle":
+            self.load(row["path"])
         else:
+            self._wanted = row["slug"]
             self._set_bundle(None)
             self.say(f"{row['title']} has to be trained first: he2st train {row['slug']} --help shows how.")
 
-    def _loaded(self, bundle: Bundle) -> None:
-        self.models.setCurrentIndex(self.models.findData(bundle.id))
+    def _loaded(self, bundle: Bundle, row: dict[str, Any]) -> None:
+        self._add_row(row)
+        with QSignalBlocker(self.models):
+            self.models.setCurrentIndex(self.models.findData(bundle.id))
         self._set_bundle(bundle)
         self.say(f"{bundle.manifest.title} is ready.")
 
@@ -203,9 +213,7 @@ class PredictDock(Dock):
         self._bundle = bundle
         self._forget_cost()
         if bundle is not None:
-            row = self._rows.get(bundle.id)
-            if row is not None:
-                self.card.show_facts(prediction.model_facts(row, bundle.manifest))
+            self.card.show_facts(prediction.model_facts(self._rows[bundle.id], bundle.manifest))
             self.pitch.setValue(bundle.manifest.pitch_um)
         self._show_doubts()
         self._changed()
@@ -257,14 +265,14 @@ class PredictDock(Dock):
         item, number = self.session.current_slide, self._planned
         if item is None:
             return
-        run(
+        self.run(
             prediction.plan,
             item.slide,
             mask,
             self.pitch.value(),
             self._regions(item.name),
             name="Laying out tiles",
-            owner=self,
+            quiet=True,
             on_done=lambda grid: self._plan_ready(grid) if number == self._planned else None,
         )
 
@@ -280,7 +288,7 @@ class PredictDock(Dock):
         item = self.session.current_slide
         if len(grid) and self._cost is None and item is not None and self._bundle is not None:
             probe = Run(self._bundle, item.slide, grid, self.device.currentText())
-            run(probe.cost, name="Timing a few tiles", owner=self, on_done=partial(self._timed, self._bundle))
+            self.run(probe.cost, name="Timing tiles", quiet=True, on_done=partial(self._timed, self._bundle))
 
     def _timed(self, bundle: Bundle, cost: Estimate) -> None:
         if bundle is self._bundle:
