@@ -1,0 +1,92 @@
+"""A form made from the keyword options of a registered function."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Mapping
+from typing import Any, Union, get_args, get_origin
+
+from docstring_parser import parse
+from magicgui.widgets import LineEdit, create_widget
+from magicgui.widgets.bases import ValueWidget
+from qtpy.QtWidgets import QFormLayout, QWidget
+
+from napari_he2st.core.errors import He2stError
+
+_WIDE = {"min": -1e9, "max": 1e9}
+
+
+class OptionsForm(QWidget):
+    """One field per option; ``None`` as a default becomes an empty line that reads *automatic*."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._layout = QFormLayout(self)
+        self._layout.setContentsMargins(0, 0, 0, 0)
+        self._layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        self._fields: dict[str, tuple[ValueWidget, inspect.Parameter]] = {}
+
+    def show_options(self, options: Mapping[str, inspect.Parameter], doc: str | None = None) -> None:
+        """Replace the fields by those of ``options``; tooltips come from the docstring ``doc``."""
+        while self._layout.rowCount():
+            self._layout.removeRow(0)
+        self._fields = {}
+        tips = _tips(doc)
+        for name, parameter in options.items():
+            field = _field(name, parameter)
+            field.native.setToolTip(tips.get(name, ""))
+            self._layout.addRow(name.replace("_", " "), field.native)
+            self._layout.labelForField(field.native).setToolTip(tips.get(name, ""))
+            self._fields[name] = (field, parameter)
+
+    def values(self) -> dict[str, Any]:
+        """What the fields hold, by option.
+
+        Raises
+        ------
+        He2stError
+            A field that may be left empty holds something that is not a number.
+        """
+        return {name: _value(field, parameter) for name, (field, parameter) in self._fields.items()}
+
+    def set_values(self, **values: Any) -> None:
+        """Fill fields in."""
+        for name, value in values.items():
+            self._fields[name][0].value = value
+
+
+def _optional(annotation: Any) -> type | None:
+    """The type X of an annotation ``X | None``, or None for any other."""
+    if get_origin(annotation) not in (Union, types.UnionType):
+        return None
+    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+    return kinds[0] if len(kinds) == 1 and len(kinds) < len(get_args(annotation)) else None
+
+
+def _field(name: str, parameter: inspect.Parameter) -> ValueWidget:
+    if _optional(parameter.annotation) in (int, float, str):
+        line = LineEdit(name=name, value="" if parameter.default is None else str(parameter.default))
+        line.native.setPlaceholderText("automatic")
+        return line
+    annotation = str if parameter.annotation is parameter.empty else parameter.annotation
+    number = annotation in (int, float)
+    return create_widget(name=name, value=parameter.default, annotation=annotation, options=_WIDE if number else {})
+
+
+def _value(field: ValueWidget, parameter: inspect.Parameter) -> Any:
+    kind = _optional(parameter.annotation)
+    if kind not in (int, float, str):
+        return field.value
+    text = str(field.value).strip()
+    if not text:
+        return None
+    try:
+        return kind(text)
+    except ValueError:
+        raise He2stError(f"{text!r} is not a number", where=field.name, todo="Correct it, or leave it empty") from None
+
+
+def _tips(doc: str | None) -> dict[str, str]:
+    params = parse(doc).params if doc else []
+    return {name.strip(): p.description or "" for p in params for name in p.arg_name.split(",")}
