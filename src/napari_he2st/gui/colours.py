@@ -17,7 +17,10 @@ class Map(NamedTuple):
 
 
 MAPS = (
-    Map("viridis", "Perceptually uniform and safe for colour-blind readers; high values stand out from H&E pink and purple"),
+    Map(
+        "viridis",
+        "Perceptually uniform and safe for colour-blind readers; high values stand out from H&E pink and purple",
+    ),
     Map("YlGn_r", "Dark green to pale yellow: no colour of it occurs in H&E; safe for colour-blind readers"),
     Map("cividis", "Perceptually uniform, made for colour-blind readers; low values are close to nuclei"),
     Map("inferno", "Perceptually uniform; its middle is close to eosin: best without the H&E under it"),

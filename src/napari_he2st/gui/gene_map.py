@@ -6,10 +6,12 @@ from typing import Literal
 
 import numpy as np
 from napari.layers import Image, Points
+from napari.utils.colormaps import Colormap
 from numpy.typing import NDArray
 
 from napari_he2st.core.geometry import world_from_level0
 from napari_he2st.engine.session import Result
+from napari_he2st.gui.colours import MAPS, colour_map
 from napari_he2st.gui.rasters import Raster, raster_of
 
 UNITS = ("um", "um")
@@ -18,9 +20,6 @@ METADATA = "napari_he2st"
 
 MAX_POINTS = 20_000
 """More spots than this are drawn as one image: a gene change of Points takes too long above."""
-
-COLORMAPS = ("viridis", "cividis", "magma", "inferno", "gray", "turbo")
-"""Choices for gene maps; the first two read best on the pink of H&E and for colour-blind users."""
 
 ROBUST = (1.0, 99.0)
 """Percentiles of the limits unless the user chooses others."""
@@ -88,7 +87,7 @@ class GeneMap:
             world_from_level0(grid.xy, grid.mpp),
             features={_VALUE: np.zeros(len(grid), dtype=np.float32)},
             face_color=_VALUE,
-            face_colormap=COLORMAPS[0],
+            face_colormap=MAPS[0].name,
             face_contrast_limits=self._limits,
             size=grid.spot_um,
             border_width=0,
@@ -103,7 +102,7 @@ class GeneMap:
         layer = Image(
             raster.empty(),
             contrast_limits=self._limits,
-            colormap=COLORMAPS[0],
+            colormap=MAPS[0].name,
             interpolation2d="nearest",
             opacity=0.85,
             scale=raster.scale_um,
@@ -153,6 +152,21 @@ class GeneMap:
         """What the ends of the colour map stand for."""
         return self._limits
 
+    @property
+    def mode(self) -> Mode:
+        """Whether limits follow each gene or are locked."""
+        return self._mode
+
+    @property
+    def percentiles(self) -> tuple[float, float]:
+        """Percentiles of the limits in the mode ``"robust"``."""
+        return self._percentiles
+
+    @property
+    def colormap(self) -> Colormap:
+        """The colour map."""
+        return self.layer.face_colormap if self.raster is None else self.layer.colormap
+
     def set_limits(self, mode: Mode, low: float | None = None, high: float | None = None) -> None:
         """Choose limits.
 
@@ -180,8 +194,8 @@ class GeneMap:
             self.layer.contrast_limits = self._limits
 
     def set_colormap(self, name: str) -> None:
-        """Choose one of napari's colour maps."""
+        """Choose a colour map of napari or matplotlib."""
         if self.raster is None:
-            self.layer.face_colormap = name
+            self.layer.face_colormap = colour_map(name)
         else:
-            self.layer.colormap = name
+            self.layer.colormap = colour_map(name)

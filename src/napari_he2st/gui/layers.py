@@ -224,6 +224,17 @@ class SlideLayers:
         gene_map = self._maps.get(result)
         return None if gene_map is None else gene_map.layer
 
+    def gene_map(self, result: str) -> GeneMap | None:
+        """How a result is drawn."""
+        return self._maps.get(result)
+
+    def show_only(self, result: str) -> None:
+        """Show the map of one result and hide the others of the same slide."""
+        slide = self.session.results[result].slide
+        for name, gene_map in self._maps.items():
+            if gene_map.result.slide == slide:
+                gene_map.layer.visible = name == result
+
     def shown(self, result: str) -> str:
         """The gene or signature that a result's layer shows."""
         return self._maps[result].label
@@ -326,9 +337,7 @@ class SlideLayers:
             names = [f"D{i + 1}" if i >= 0 else "none" for i in domains.labels]
             position = world_from_level0(item.grid.xy, item.grid.mpp)
             size = item.grid.spot_um
-            layer = Points(
-                position, features={"domain": names}, face_color=colour, size=size, border_width=0, **facts
-            )
+            layer = Points(position, features={"domain": names}, face_color=colour, size=size, border_width=0, **facts)
         self._domains[result] = layer
         self.viewer.add_layer(layer)
 

@@ -135,12 +135,15 @@ class GeneTableModel(QAbstractTableModel):
     # --- what Qt asks
 
     def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008 - Qt's own default
+        """Rows that pass the filter."""
         return 0 if parent.isValid() else len(self._shown)
 
     def columnCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
+        """Columns."""
         return 0 if parent.isValid() else len(self._columns)
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        """Text, alignment, colour and tooltip of a cell."""
         if not index.isValid():
             return None
         source, column = self._shown[index.row()], self._columns[index.column()]
@@ -159,6 +162,7 @@ class GeneTableModel(QAbstractTableModel):
     def headerData(
         self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
     ) -> str | None:
+        """Title and tooltip of a column."""
         if orientation != Qt.Orientation.Horizontal or not 0 <= section < len(self._columns):
             return None
         if role == Qt.ItemDataRole.DisplayRole:
@@ -224,6 +228,7 @@ class GeneTable(QTableView):
         self.setCurrentIndex(self.genes.index(min(max(start + rows, 0), n - 1), 0))
 
     def currentChanged(self, current: QModelIndex, previous: QModelIndex) -> None:
+        """Note the name of the new row; announce it soon."""
         super().currentChanged(current, previous)
         name = self.genes.name_at(current.row()) if current.isValid() else None
         if name is not None and name != self._current:
@@ -231,8 +236,12 @@ class GeneTable(QTableView):
             self._announce.start()
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Flip by Up and Down; leave letters to the dock around."""
         if event.key() in (Qt.Key.Key_Up, Qt.Key.Key_Down) and not event.modifiers():
             self.step(1 if event.key() == Qt.Key.Key_Down else -1)
+            return
+        if event.text().isprintable() and event.text():
+            event.ignore()  # letters are for the dock around: there is a search box
             return
         super().keyPressEvent(event)
 

@@ -71,9 +71,11 @@ class RangeHistogram(QWidget):
     # --- what Qt asks
 
     def sizeHint(self) -> QSize:
+        """Wide enough for its bins."""
         return QSize(260, 84)
 
     def paintEvent(self, event: QPaintEvent) -> None:
+        """Draw bars, base line and handles."""
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         ink = self.palette().color(QPalette.ColorRole.WindowText)
@@ -94,6 +96,7 @@ class RangeHistogram(QWidget):
         painter.end()
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
+        """Take hold of the nearer handle."""
         at = event.position().x()
         gaps = [abs(self._x(limit) - at) for limit in self._limits]
         # Where both handles coincide, the one on the side of the click moves.
@@ -101,6 +104,7 @@ class RangeHistogram(QWidget):
         self._dragged = nearest if gaps[nearest] <= _GRIP_PX else None
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
+        """Move the handle that is held; show where one can be taken."""
         at = event.position().x()
         if self._dragged is None:
             near = min(abs(self._x(limit) - at) for limit in self._limits) <= _GRIP_PX
@@ -113,6 +117,7 @@ class RangeHistogram(QWidget):
             self.limits_dragged.emit(*limits)
 
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:
+        """Let go."""
         self._dragged = None
 
     def _x(self, value: float) -> float:

@@ -64,6 +64,7 @@ class Scatter(pg.PlotWidget):
         self._paint_theme()
 
     def changeEvent(self, event: QEvent) -> None:
+        """Follow a change of theme."""
         super().changeEvent(event)
         if event.type() in (QEvent.Type.PaletteChange, QEvent.Type.StyleChange) and hasattr(self, "_title"):
             self._paint_theme()
