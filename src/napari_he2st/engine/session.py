@@ -8,7 +8,7 @@ that a window shows.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_he2st.core import keys
-from napari_he2st.core.errors import UnknownNameError
+from napari_he2st.core.errors import He2stError, UnknownNameError
 from napari_he2st.core.schema import facts_of, grid_of
 from napari_he2st.core.types import Chunk, Domains, Grid, Region
 
@@ -244,9 +244,24 @@ class Session:
         if adata is not None:
             import pandas as pd
 
-            names = [f"D{label + 1}" if label >= 0 else "none" for label in domains.labels]
-            adata.obs[keys.DOMAIN] = pd.Categorical(names)
+            order = [*domains.titles, "none"] if (domains.labels < 0).any() else domains.titles
+            adata.obs[keys.DOMAIN] = pd.Categorical(domains.names_of_spots(), categories=order)
         self.domains_changed.emit(result)
+
+    def rename_domain(self, result: str, label: int, name: str) -> None:
+        """Give a domain of a result another name.
+
+        Raises
+        ------
+        He2stError
+            The name is empty, or another domain has it.
+        """
+        domains, name = self.domains[result], name.strip()
+        names = domains.titles
+        if not name or name == "none" or name in names[:label] + names[label + 1 :]:
+            raise He2stError("A domain needs a name of its own", where=name or "empty name", todo="Choose another")
+        names[label] = name
+        self.set_domains(result, replace(domains, names=tuple(names)))
 
     def set_regions(self, slide: str, regions: list[Region]) -> None:
         """Replace the drawn regions of a slide."""

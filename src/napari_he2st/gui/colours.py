@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 from napari.utils.colormaps import Colormap, ensure_colormap
-from numpy.typing import NDArray
-
 
 class Map(NamedTuple):
     """A colour map that is offered, and what it is good for."""
@@ -32,8 +29,12 @@ MAPS = (
 DIFFERENCE = Map("RdBu_r", "Blue: predicted too low, red: predicted too high, white: no difference")
 """Diverging colour map of differences; safe for colour-blind readers."""
 
-# Okabe and Ito (2008), the two that come closest to H&E last.
-_OKABE_ITO = ("#0072B2", "#F0E442", "#009E73", "#D55E00", "#56B4E9", "#E69F00", "#404040", "#CC79A7")
+DOMAIN_COLOURS = (
+    "#0072B2", "#F0E442", "#009E73", "#D55E00", "#56B4E9", "#E69F00", "#332288", "#CC79A7",
+    "#44AA99", "#999933", "#882255", "#DDCC77", "#117733", "#88CCEE", "#AA4499", "#661100",
+)  # fmt: skip
+"""Okabe and Ito's colours (the one closest to H&E last), then Tol's muted ones: colour-blind people can tell
+them apart. Beyond 16 domains they repeat."""
 
 
 def colour_map(name: str) -> Colormap:
@@ -41,14 +42,6 @@ def colour_map(name: str) -> Colormap:
     return ensure_colormap(name)
 
 
-def palette(n: int) -> NDArray[np.float32]:
-    """RGB colours in [0, 1] of ``n`` domains, shape (n, 3).
-
-    Notes
-    -----
-    The first eight are those of Okabe and Ito, which colour-blind people can tell apart; the next ones are
-    their dark and then their pale shades, after which they repeat.
-    """
-    base = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in _OKABE_ITO], dtype=np.float32) / 255
-    shades = np.concatenate([base, base * 0.55, base + (1 - base) * 0.6])
-    return shades[np.arange(n) % len(shades)]
+def domain_colour(label: int) -> str:
+    """Colour of domain 0, 1, … as a hex string."""
+    return DOMAIN_COLOURS[label % len(DOMAIN_COLOURS)]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from napari_he2st.core.geometry import level0_from_world, um_from_px, world_from_level0
 from napari_he2st.core.types import Grid, Region
 from napari_he2st.engine.session import Session
+from napari_he2st.gui.colours import domain_colour
 from napari_he2st.gui.gene_map import METADATA, UNITS, GeneMap, Mode
 from napari_he2st.gui.rasters import outline_of, raster_of
 
@@ -25,19 +26,8 @@ if TYPE_CHECKING:
 
     from napari_he2st.data.slides import Slide
 
-DOMAIN_COLOURS = (
-    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#56B4E9", "#D55E00", "#332288",
-    "#999933", "#882255", "#44AA99", "#DDCC77", "#AA4499", "#117733", "#88CCEE", "#661100",
-)  # fmt: skip
-"""Okabe and Ito's colours, then Tol's muted ones; repeated beyond 16 domains."""
-
 _INKS = np.array([(0, 0, 0, 0), (0, 114, 178, 255), (86, 180, 233, 255)], dtype=np.uint8)
 """Of drawings: nothing, and two blues that H&E does not have."""
-
-
-def domain_colour(label: int) -> str:
-    """Colour of domain 0, 1, … as a hex string."""
-    return DOMAIN_COLOURS[label % len(DOMAIN_COLOURS)]
 
 
 def warm_up(slide: Slide) -> Slide:
@@ -334,10 +324,9 @@ class SlideLayers:
             layer: Labels | Points = Labels(image, colormap=colormap, **place, **facts)
         else:
             colour = [domain_colour(i) if i >= 0 else "transparent" for i in domains.labels]
-            names = [f"D{i + 1}" if i >= 0 else "none" for i in domains.labels]
             position = world_from_level0(item.grid.xy, item.grid.mpp)
             size = item.grid.spot_um
-            layer = Points(position, features={"domain": names}, face_color=colour, size=size, border_width=0, **facts)
+            layer = Points(position, features={"domain": domains.names_of_spots()}, face_color=colour, size=size, border_width=0, **facts)
         self._domains[result] = layer
         self.viewer.add_layer(layer)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from qtpy.QtCore import QSignalBlocker, Qt
-from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QGridLayout, QLabel, QSizePolicy, QSlider, QWidget
+from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QGridLayout, QLabel, QSlider, QWidget
 from superqt.utils import qdebounced
 
 from napari_he2st.engine.session import Result
@@ -14,6 +14,7 @@ from napari_he2st.gui.colours import MAPS
 from napari_he2st.gui.gene_map import ROBUST, GeneMap, unit_of
 from napari_he2st.gui.layers import SlideLayers
 from napari_he2st.gui.widgets.histogram import RangeHistogram
+from napari_he2st.gui.widgets.plain_combo import PlainCombo
 
 
 class MapDisplay(QWidget):
@@ -38,12 +39,10 @@ class MapDisplay(QWidget):
         self.high_percent.setValue(ROBUST[1])
         self.lock = QCheckBox("Lock across genes")
         self.lock.setToolTip("Keep these limits when the gene changes, so that colours of different genes compare")
-        self.maps = QComboBox()
-        for row, (name, advice) in enumerate(MAPS):
-            self.maps.addItem(name)
-            self.maps.setItemData(row, advice, Qt.ItemDataRole.ToolTipRole)
+        self.maps = PlainCombo()
+        for name, advice in MAPS:
+            self.maps.add(name, tip=advice)
         self.maps.setToolTip("Colour map; those that read best on H&E come first")
-        self.maps.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.opacity = QSlider(Qt.Orientation.Horizontal, minimum=0, maximum=100)
         self.opacity.setToolTip("How much the map covers the slide")
         self._arrange()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
+from qtpy.QtWidgets import QWidget
 
 from napari_he2st.engine.session import Result, Session
+from napari_he2st.gui.widgets.plain_combo import PlainCombo
 
 
-class ResultChooser(QComboBox):
+class ResultChooser(PlainCombo):
     """Results of a session that satisfy ``accept``.
 
     ``result_chosen(name)`` is emitted when the user chooses, not when the list is refilled.
@@ -23,10 +24,6 @@ class ResultChooser(QComboBox):
     ) -> None:
         super().__init__(parent)
         self._session, self._accept = session, accept
-        # A long name must not widen the dock.
-        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.setMinimumContentsLength(8)
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.activated.connect(lambda _: self.result_chosen.emit(self.currentData()))
         self.refill()
 
@@ -42,8 +39,7 @@ class ResultChooser(QComboBox):
         self.clear()
         for result in self._session.results.values():
             if self._accept(result):
-                self.addItem(result.title, result.name)
-                self.setItemData(self.count() - 1, _describe(result), 3)  # Qt.ItemDataRole.ToolTipRole
+                self.add(result.title, data=result.name, tip=_describe(result))
         self.setEnabled(self.count() > 0)
         self.blockSignals(False)
         self.choose(chosen)
