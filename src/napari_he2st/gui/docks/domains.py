@@ -17,10 +17,10 @@ from napari_he2st.core.types import Domains
 from napari_he2st.engine.segment import markers, segment
 from napari_he2st.engine.session import Result
 from napari_he2st.gui.docks.base import Dock
+from napari_he2st.gui.widgets.combo import Combo
 from napari_he2st.gui.widgets.domain_legend import DomainLegend
 from napari_he2st.gui.widgets.gene_table import Column, GeneTable
 from napari_he2st.gui.widgets.options_form import OptionsForm
-from napari_he2st.gui.widgets.plain_combo import PlainCombo
 from napari_he2st.gui.widgets.result_chooser import ResultChooser
 from napari_he2st.gui.worker import tell
 
@@ -37,11 +37,10 @@ class DomainsDock(Dock):
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer)
         self._markers: tuple[Domains, pd.DataFrame] | None = None
-        self.chooser = ResultChooser(self.session)
-        self.chooser.setToolTip("The result whose spots are grouped")
+        self.chooser = ResultChooser(self.session, "The result whose spots are grouped")
         self.chooser.result_chosen.connect(lambda name: self.session.select(result=name))
         self.note = QLabel(wordWrap=True)
-        self.method = PlainCombo()
+        self.method = Combo("How spots are grouped")
         for entry in DOMAIN_METHODS:
             self.method.add(entry.name, tip=entry.description)
         self.n_domains = QSpinBox(minimum=0, maximum=100, specialValueText="automatic")

@@ -38,8 +38,8 @@ class GenesDock(Dock):
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer)
-        self.chooser = ResultChooser(self.session)
-        self.chooser.setToolTip("The result whose genes are listed; its map is shown and the others are hidden")
+        tip = "The result whose genes are listed; its map is shown and the others are hidden"
+        self.chooser = ResultChooser(self.session, tip)
         self.chooser.result_chosen.connect(self._choose_result)
         self.note = QLabel(wordWrap=True)
         self.search = QLineEdit(placeholderText="Find genes: ERBB2, ^MT-, or a list", clearButtonEnabled=True)

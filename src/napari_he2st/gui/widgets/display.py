@@ -13,8 +13,8 @@ from napari_he2st.engine.session import Result
 from napari_he2st.gui.colours import MAPS
 from napari_he2st.gui.gene_map import ROBUST, GeneMap, unit_of
 from napari_he2st.gui.layers import SlideLayers
+from napari_he2st.gui.widgets.combo import Combo
 from napari_he2st.gui.widgets.histogram import RangeHistogram
-from napari_he2st.gui.widgets.plain_combo import PlainCombo
 
 
 class MapDisplay(QWidget):
@@ -39,10 +39,9 @@ class MapDisplay(QWidget):
         self.high_percent.setValue(ROBUST[1])
         self.lock = QCheckBox("Lock across genes")
         self.lock.setToolTip("Keep these limits when the gene changes, so that colours of different genes compare")
-        self.maps = PlainCombo()
+        self.maps = Combo("Colour map; those that read best on H&E come first")
         for name, advice in MAPS:
             self.maps.add(name, tip=advice)
-        self.maps.setToolTip("Colour map; those that read best on H&E come first")
         self.opacity = QSlider(Qt.Orientation.Horizontal, minimum=0, maximum=100)
         self.opacity.setToolTip("How much the map covers the slide")
         self._arrange()

@@ -8,10 +8,10 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QWidget
 
 from napari_he2st.engine.session import Result, Session
-from napari_he2st.gui.widgets.plain_combo import PlainCombo
+from napari_he2st.gui.widgets.combo import Combo
 
 
-class ResultChooser(PlainCombo):
+class ResultChooser(Combo):
     """Results of a session that satisfy ``accept``.
 
     ``result_chosen(name)`` is emitted when the user chooses, not when the list is refilled.
@@ -20,9 +20,13 @@ class ResultChooser(PlainCombo):
     result_chosen = Signal(str)
 
     def __init__(
-        self, session: Session, accept: Callable[[Result], bool] = lambda result: True, parent: QWidget | None = None
+        self,
+        session: Session,
+        tip: str,
+        accept: Callable[[Result], bool] = lambda result: True,
+        parent: QWidget | None = None,
     ) -> None:
-        super().__init__(parent)
+        super().__init__(tip, parent)
         self._session, self._accept = session, accept
         self.activated.connect(lambda _: self.result_chosen.emit(self.currentData()))
         self.refill()
