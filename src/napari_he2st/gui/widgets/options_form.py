@@ -40,6 +40,11 @@ class OptionsForm(QWidget):
             self._layout.labelForField(field.native).setToolTip(tips.get(name, ""))
             self._fields[name] = (field, parameter)
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the options."""
+        return list(self._fields)
+
     def values(self) -> dict[str, Any]:
         """What the fields hold, by option.
 
@@ -57,15 +62,13 @@ class OptionsForm(QWidget):
 
 
 def _optional(annotation: Any) -> type | None:
-    """The type X of an annotation ``X | None``, or None for any other."""
-    if get_origin(annotation) not in (Union, types.UnionType):
-        return None
-    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
-    return kinds[0] if len(kinds) == 1 and len(kinds) < len(get_args(annotation)) else None
+    """The kind of text line for an annotation ``X | None``: str, int or float; None for any other annotation."""
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else ()
+    return next((kind for kind in (str, int, float) if kind in kinds), None) if type(None) in kinds else None
 
 
 def _field(name: str, parameter: inspect.Parameter) -> ValueWidget:
-    if _optional(parameter.annotation) in (int, float, str):
+    if _optional(parameter.annotation) is not None:
         line = LineEdit(name=name, value="" if parameter.default is None else str(parameter.default))
         line.native.setPlaceholderText("automatic")
         return line
@@ -76,7 +79,7 @@ def _field(name: str, parameter: inspect.Parameter) -> ValueWidget:
 
 def _value(field: ValueWidget, parameter: inspect.Parameter) -> Any:
     kind = _optional(parameter.annotation)
-    if kind not in (int, float, str):
+    if kind is None:
         return field.value
     text = str(field.value).strip()
     if not text:
