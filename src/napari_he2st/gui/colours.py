@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from napari.utils.colormaps import Colormap, ensure_colormap
 
+
 class Map(NamedTuple):
     """A colour map that is offered, and what it is good for."""
 

@@ -8,50 +8,14 @@ from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 
 from napari_he2st.gui.docks.genes import GenesDock
-from napari_he2st.gui.workspace import layers_of, session_of
+from napari_he2st.gui.workspace import layers_of
 
 pytestmark = pytest.mark.gui
 
-GENES = ["ERBB2", "GAPDH", "MT-CO1"]
-SCORES = np.array([0.6, 0.05, np.nan], dtype=np.float32)
-
 
 @pytest.fixture
-def viewer(make_napari_viewer_proxy):
-    return make_napari_viewer_proxy()
-
-
-@pytest.fixture
-def fill(viewer, slide, square_grid, scattered_grid, measured):
-    """Put a predicted and a measured result on the slide."""
-
-    def fill() -> None:
-        session = session_of(viewer)
-        session.add_slide(slide)
-        grid = square_grid()
-        predicted = session.begin_result("run", slide.name, grid, GENES, scale="log1p_cp10k", scores=SCORES)
-        predicted.values[:] = np.random.default_rng(1).gamma(2, size=(len(grid), 3))
-        session.finish("run", None)
-        spots = scattered_grid()
-        values = np.random.default_rng(2).poisson(1, size=(len(spots), 3))
-        session.add_adata(measured(spots, values, GENES), slide.name)
-
-    return fill
-
-
-@pytest.fixture
-def dock(viewer, qtbot):
-    made = []
-
-    def dock() -> GenesDock:
-        dock = GenesDock(viewer)
-        viewer.window.add_dock_widget(dock, name="Genes", area="right")
-        made.append(dock)
-        return dock
-
-    yield dock
-    for each in made:
-        qtbot.waitUntil(lambda each=each: not each.status.isVisibleTo(each) or each.status._task is None)
+def dock(open_dock):
+    return lambda: open_dock(GenesDock)
 
 
 def cell(dock, gene, column):
@@ -65,7 +29,7 @@ def test_an_empty_session_says_what_to_do(dock):
     assert not genes.table.isEnabled()
 
 
-def test_results_that_come_later_are_listed(dock, fill, viewer, qtbot):
+def test_results_that_come_later_are_listed(dock, fill, qtbot):
     genes = dock()
     fill()
     assert [genes.chooser.itemText(i) for i in range(2)] == ["run (predicted)", "spots (measured)"]
@@ -74,21 +38,21 @@ def test_results_that_come_later_are_listed(dock, fill, viewer, qtbot):
     qtbot.waitUntil(lambda: cell(genes, "ERBB2", 1) != "–")
 
 
-def test_a_late_dock_shows_the_current_result(dock, fill, viewer, qtbot):
+def test_a_late_dock_shows_the_current_result(dock, fill, qtbot, session):
     fill()
-    session_of(viewer).select(result="run", gene="ERBB2")
+    session.select(result="run", gene="ERBB2")
     genes = dock()
     assert "research use" in genes.note.text()
     assert genes.table.current == "ERBB2"
     assert cell(genes, "ERBB2", 1) == "0.60"
-    result = session_of(viewer).results["run"]
+    result = session.results["run"]
     qtbot.waitUntil(lambda: cell(genes, "ERBB2", 2) == f"{result.values[:, 0].mean():.2f}")
     assert cell(genes, "ERBB2", 3) == "100"
 
 
-def test_low_scores_are_marked(dock, fill, viewer):
+def test_low_scores_are_marked(dock, fill, session):
     fill()
-    session_of(viewer).select(result="run", gene="GAPDH")
+    session.select(result="run", gene="GAPDH")
     genes = dock()
     assert "low confidence" in genes.facts.text()
     model = genes.table.genes
@@ -97,9 +61,8 @@ def test_low_scores_are_marked(dock, fill, viewer):
     assert model.data(model.index(model.row_of("ERBB2"), 0), Qt.ItemDataRole.ToolTipRole) is None
 
 
-def test_arrow_keys_flip_the_map_from_the_search_box(dock, fill, viewer, qtbot):
+def test_arrow_keys_flip_the_map_from_the_search_box(dock, fill, viewer, qtbot, session):
     fill()
-    session = session_of(viewer)
     session.select(result="run", gene="ERBB2")
     genes = dock()
     qtbot.keyClick(genes.search, Qt.Key.Key_Down)
@@ -118,16 +81,16 @@ def test_search_narrows_the_table(dock, fill, qtbot):
     assert "No gene matches" in genes.status.text.text()
 
 
-def test_a_gene_outside_the_panel_is_named(dock, fill, viewer):
+def test_a_gene_outside_the_panel_is_named(dock, fill, session):
     fill()
     genes = dock()
-    session_of(viewer).select(gene="CD3E")
+    session.select(gene="CD3E")
     assert "not in the panel" in genes.facts.text()
 
 
-def test_locked_limits_stay_when_the_gene_changes(dock, fill, viewer):
+def test_locked_limits_stay_when_the_gene_changes(dock, fill, viewer, session):
     fill()
-    session, layers = session_of(viewer), layers_of(viewer)
+    layers = layers_of(viewer)
     session.select(result="run", gene="ERBB2")
     display = dock().display
     display.high.setValue(9.5)
@@ -140,19 +103,19 @@ def test_locked_limits_stay_when_the_gene_changes(dock, fill, viewer):
     assert display.high.value() == pytest.approx(layers.limits("run")[1], abs=1e-3)
 
 
-def test_percentiles_set_the_limits(dock, fill, viewer):
+def test_percentiles_set_the_limits(dock, fill, viewer, session):
     fill()
-    session_of(viewer).select(result="run", gene="ERBB2")
+    session.select(result="run", gene="ERBB2")
     display = dock().display
     display.low_percent.setValue(10)
     display.high_percent.setValue(90)
-    values = session_of(viewer).results["run"].column("ERBB2")
+    values = session.results["run"].column("ERBB2")
     np.testing.assert_allclose(layers_of(viewer).limits("run"), np.percentile(values, (10, 90)), rtol=1e-5)
 
 
-def test_colours_and_opacity_reach_the_layer(dock, fill, viewer):
+def test_colours_and_opacity_reach_the_layer(dock, fill, viewer, session):
     fill()
-    session_of(viewer).select(result="run")
+    session.select(result="run")
     display = dock().display
     display.maps.setCurrentText("cividis")
     display.maps.activated.emit(display.maps.currentIndex())
@@ -161,12 +124,12 @@ def test_colours_and_opacity_reach_the_layer(dock, fill, viewer):
     assert (layer.colormap.name, layer.opacity) == ("cividis", 0.4)
 
 
-def test_choosing_a_result_shows_it_alone(dock, fill, viewer):
+def test_choosing_a_result_shows_it_alone(dock, fill, viewer, session):
     fill()
     genes, layers = dock(), layers_of(viewer)
     genes.chooser.choose("run")
     genes.chooser.activated.emit(genes.chooser.currentIndex())
-    assert session_of(viewer).result == "run"
+    assert session.result == "run"
     assert layers.result_layer("run").visible
     assert not layers.result_layer("spots").visible
 
@@ -181,10 +144,9 @@ def test_the_held_key_hides_the_maps(dock, fill, viewer):
     assert "H" in {str(key) for key in viewer.keymap}
 
 
-def test_removing_the_last_result_empties_the_dock(dock, fill, viewer):
+def test_removing_the_last_result_empties_the_dock(dock, fill, session):
     fill()
     genes = dock()
-    session = session_of(viewer)
     session.remove_result("spots")
     session.remove_result("run")
     assert genes.table.genes.rowCount() == 0

@@ -14,11 +14,11 @@ from qtpy.QtWidgets import QFormLayout, QWidget
 
 from napari_he2st.core.errors import He2stError
 
-_WIDE = {"min": -1e9, "max": 1e9}
+_WIDE = {"min": -1_000_000_000, "max": 1_000_000_000}
 
 
 class OptionsForm(QWidget):
-    """One field per option; ``None`` as a default becomes an empty line that reads *automatic*."""
+    """One field per option; where ``None`` is allowed an empty line stands for it and reads *automatic*."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -45,13 +45,17 @@ class OptionsForm(QWidget):
         """Names of the options."""
         return list(self._fields)
 
+    def tooltip(self, name: str) -> str:
+        """What is said of an option."""
+        return str(self._fields[name][0].native.toolTip())
+
     def values(self) -> dict[str, Any]:
         """What the fields hold, by option.
 
         Raises
         ------
         He2stError
-            A field that may be left empty holds something that is not a number.
+            A line holds something that is not a number.
         """
         return {name: _value(field, parameter) for name, (field, parameter) in self._fields.items()}
 
@@ -61,33 +65,39 @@ class OptionsForm(QWidget):
             self._fields[name][0].value = value
 
 
-def _optional(annotation: Any) -> type | None:
-    """The kind of text line for an annotation ``X | None``: str, int or float; None for any other annotation."""
-    kinds = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else ()
-    return next((kind for kind in (str, int, float) if kind in kinds), None) if type(None) in kinds else None
+def _is_optional(annotation: Any) -> bool:
+    return get_origin(annotation) in (Union, types.UnionType) and type(None) in get_args(annotation)
+
+
+def _line_kind(annotation: Any) -> type | None:
+    """What a line of text is read as: for ``X | None``, and for floats, since a spin box would round them."""
+    kinds = get_args(annotation) if _is_optional(annotation) else (annotation,) if annotation is float else ()
+    return next((kind for kind in (str, int, float) if kind in kinds), None)
 
 
 def _field(name: str, parameter: inspect.Parameter) -> ValueWidget:
-    if _optional(parameter.annotation) is not None:
+    if _line_kind(parameter.annotation) is not None:
         line = LineEdit(name=name, value="" if parameter.default is None else str(parameter.default))
-        line.native.setPlaceholderText("automatic")
+        if _is_optional(parameter.annotation):
+            line.native.setPlaceholderText("automatic")
         return line
     annotation = str if parameter.annotation is parameter.empty else parameter.annotation
-    number = annotation in (int, float)
-    return create_widget(name=name, value=parameter.default, annotation=annotation, options=_WIDE if number else {})
+    return create_widget(
+        name=name, value=parameter.default, annotation=annotation, options=_WIDE if annotation is int else {}
+    )
 
 
 def _value(field: ValueWidget, parameter: inspect.Parameter) -> Any:
-    kind = _optional(parameter.annotation)
+    kind = _line_kind(parameter.annotation)
     if kind is None:
         return field.value
     text = str(field.value).strip()
-    if not text:
+    if not text and _is_optional(parameter.annotation):
         return None
     try:
         return kind(text)
     except ValueError:
-        raise He2stError(f"{text!r} is not a number", where=field.name, todo="Correct it, or leave it empty") from None
+        raise He2stError(f"{text!r} is not a number", where=field.name, todo="Correct it") from None
 
 
 def _tips(doc: str | None) -> dict[str, str]:
