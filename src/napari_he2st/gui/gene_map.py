@@ -54,6 +54,13 @@ def robust_limits(values: NDArray, low: float = ROBUST[0], high: float = ROBUST[
 class GeneMap:
     """One result as one layer.
 
+    Parameters
+    ----------
+    result
+        What is drawn.
+    as_points
+        Draw up to :data:`MAX_POINTS` spots as Points even on a dense lattice, as in a comparison.
+
     Attributes
     ----------
     result
@@ -69,7 +76,7 @@ class GeneMap:
         What is shown, float32, shape (spots,).
     """
 
-    def __init__(self, result: Result) -> None:
+    def __init__(self, result: Result, *, as_points: bool = False) -> None:
         self.result = result
         self.label = ""
         self.values = np.full(len(result.grid), np.nan, dtype=np.float32)
@@ -77,7 +84,7 @@ class GeneMap:
         self._percentiles = ROBUST
         self._limits = (0.0, 1.0)
         self._known = 0
-        dense = result.kind == "predicted" and result.grid.lattice == "square"
+        dense = result.kind == "predicted" and result.grid.lattice == "square" and not as_points
         self.raster: Raster | None = raster_of(result.grid) if dense or len(result.grid) > MAX_POINTS else None
         self.layer: Image | Points = self._points() if self.raster is None else self._image(self.raster)
 
