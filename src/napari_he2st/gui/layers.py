@@ -19,6 +19,7 @@ from napari_he2st.engine.session import Session
 from napari_he2st.gui.colours import domain_colour
 from napari_he2st.gui.gene_map import METADATA, UNITS, GeneMap, Mode
 from napari_he2st.gui.rasters import outline_of, raster_of
+from napari_he2st.gui.side_by_side import SideBySide
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -62,11 +63,17 @@ class SlideLayers:
         Held weakly.
     session
         What is mirrored.
+
+    Attributes
+    ----------
+    side_by_side
+        Measured, predicted and difference beside each other, when the user asks for it.
     """
 
     def __init__(self, viewer: Viewer, session: Session) -> None:
         self._viewer = ref(viewer)
         self.session = session
+        self.side_by_side = SideBySide(viewer)
         self._slides: dict[str, Image] = {}
         self._maps: dict[str, GeneMap] = {}
         self._domains: dict[str, Labels | Points] = {}
