@@ -10,6 +10,8 @@ from napari_he2st.gui.workspace import layers_of, session_of
 
 pytestmark = pytest.mark.gui
 
+GENES = ["ERBB2", "GAPDH"]
+
 
 @pytest.fixture
 def viewer(make_napari_viewer_proxy):
@@ -23,11 +25,15 @@ def slide_layer(viewer, slide):
 
 
 @pytest.fixture
-def pair(scattered_grid) -> Pair:
-    grid = scattered_grid()
-    measured = np.random.default_rng(0).gamma(2, size=(len(grid), 2)).astype(np.float32)
-    measured[0, 0] = np.nan
-    return Pair(grid, ["ERBB2", "GAPDH"], measured, measured[:, ::-1].copy(), "log1p_cp10k")
+def pair(viewer, slide_layer, scattered_grid, measured) -> Pair:
+    session, grid = session_of(viewer), scattered_grid()
+    values = np.random.default_rng(0).gamma(2, size=(len(grid), 2)).astype(np.float32)
+    values[0, 0] = np.nan
+    spots = session.add_adata(measured(grid, values, GENES), "section")
+    run = session.begin_result("run", "section", grid, GENES, scale="log1p_cp10k")
+    run.values[:] = values[::-1]
+    rows = np.arange(40)
+    return Pair(spots, run, rows, rows[::-1].copy())
 
 
 @pytest.fixture
@@ -58,6 +64,8 @@ def test_measured_and_predicted_share_limits_and_the_difference_is_symmetric(vie
 def test_the_difference_is_predicted_minus_measured(viewer, view, pair, slide_layer):
     view.enter(pair, slide_layer, "ERBB2")
     shown = [layer.features["value"].to_numpy() for layer in viewer.layers[1:6:2]]
+    np.testing.assert_array_equal(shown[0], pair.measured.values[:40, 0])
+    np.testing.assert_array_equal(shown[1], pair.predicted.values[39::-1, 0])
     np.testing.assert_array_equal(shown[2], shown[1] - shown[0])
     assert np.isnan(shown[2][0])
 
@@ -86,9 +94,9 @@ def test_hidden_layers_stay_hidden(viewer, view, pair, slide_layer):
 def test_entering_twice_leaves_one_set(viewer, view, pair, slide_layer):
     view.enter(pair, slide_layer, "ERBB2")
     view.enter(pair, slide_layer, "GAPDH")
-    assert len(viewer.layers) == 7
+    assert len(viewer.layers) == 9
     view.leave()
-    assert len(viewer.layers) == 1
+    assert len(viewer.layers) == 3
 
 
 def test_layers_the_user_deleted_are_no_trouble(viewer, view, pair, slide_layer):
@@ -96,4 +104,5 @@ def test_layers_the_user_deleted_are_no_trouble(viewer, view, pair, slide_layer)
     del viewer.layers[0]
     view.show_gene("GAPDH")
     view.leave()
-    assert list(viewer.layers) == [slide_layer]
+    assert [layer.name for layer in viewer.layers][0] == "section"
+    assert len(viewer.layers) == 3

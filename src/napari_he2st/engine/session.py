@@ -128,6 +128,7 @@ class Session:
         self.domains: dict[str, Domains] = {}
         self.regions: dict[str, list[Region]] = {}
         self.comparison: Comparison | None = None
+        self.compared = ("", "")
         self.slide: str | None = None
         self.result: str | None = None
         self.gene: str | None = None
@@ -225,6 +226,8 @@ class Session:
         """Forget a result and its domains."""
         del self.results[name]
         self.domains.pop(name, None)
+        if name in self.compared:
+            self.set_comparison(None)
         if self.result == name:
             self.select(result=next(iter(self.results), None))
         self.result_removed.emit(name)
@@ -268,9 +271,10 @@ class Session:
         self.regions[slide] = list(regions)
         self.regions_changed.emit(slide)
 
-    def set_comparison(self, comparison: Comparison | None) -> None:
-        """Keep the last comparison."""
+    def set_comparison(self, comparison: Comparison | None, *, predicted: str = "", measured: str = "") -> None:
+        """Keep the last comparison, and the names of the two results that were compared."""
         self.comparison = comparison
+        self.compared = (predicted, measured)
         self.comparison_changed.emit()
 
     def select(self, **current: str | None) -> None:

@@ -19,7 +19,7 @@ from qtpy.QtCore import QTimer
 from napari_he2st.core.types import Grid
 from napari_he2st.engine.session import Result
 from napari_he2st.gui.colours import DIFFERENCE
-from napari_he2st.gui.gene_map import UNITS, GeneMap, robust_limits, unit_of
+from napari_he2st.gui.gene_map import UNITS, GeneMap, robust_limits
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -31,30 +31,30 @@ _SETTLE_MS = 300  # the grid's cells have their size after its first draw
 
 @dataclass(frozen=True)
 class Pair:
-    """Measured and predicted values of the same spots.
+    """A measured and a predicted result where they know the same spots.
 
     Attributes
     ----------
-    grid
-        The spots.
-    genes
-        Panel that both know.
     measured, predicted
-        float32, shape (spots, genes).
-    scale
-        Expression scale of both.
+        The results.
+    index_measured, index_predicted
+        Rows of each that belong together, intp, shape (pairs,).
     """
 
-    grid: Grid
-    genes: list[str]
-    measured: NDArray[np.float32]
-    predicted: NDArray[np.float32]
-    scale: str
+    measured: Result
+    predicted: Result
+    index_measured: NDArray[np.intp]
+    index_predicted: NDArray[np.intp]
+
+    @property
+    def grid(self) -> Grid:
+        """The measured spots."""
+        return self.measured.grid.take(self.index_measured)
 
     def column(self, gene: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Measured and predicted values of a gene, shape (spots,)."""
-        index = self.genes.index(gene)
-        return self.measured[:, index], self.predicted[:, index]
+        """Measured and predicted values of a gene, each of shape (pairs,)."""
+        measured = self.measured.column(gene)[self.index_measured]
+        return measured, self.predicted.column(gene)[self.index_predicted]
 
 
 class SideBySide:
@@ -80,6 +80,11 @@ class SideBySide:
         return self._pair
 
     @property
+    def gene(self) -> str:
+        """The gene that is shown."""
+        return self._maps[0].label if self._maps else ""
+
+    @property
     def limits(self) -> list[tuple[float, float]]:
         """Colour limits of measured, predicted and difference."""
         return [gene_map.limits for gene_map in self._maps]
@@ -88,7 +93,7 @@ class SideBySide:
         """Show a pair over three copies of a slide's layer that share its pyramid; replaces what is shown."""
         self.leave()
         viewer = self._viewer()
-        if viewer is None or not len(pair.grid):
+        if viewer is None or not len(pair.index_measured):
             return
         self._hidden = [layer for layer in viewer.layers if layer.visible]
         self._before = {
@@ -96,7 +101,7 @@ class SideBySide:
             "grid": (viewer.grid.enabled, viewer.grid.stride, viewer.grid.shape, viewer.grid.spacing),
             "active": viewer.layers.selection.active,
         }
-        self._pair = pair
+        self._pair, grid = pair, pair.grid
         for position, title in enumerate(("measured", "predicted", "difference")):
             slide = Image(
                 slide_layer.data,
@@ -106,7 +111,7 @@ class SideBySide:
                 units=UNITS,
                 name=f"H&E under {title}",
             )
-            gene_map = GeneMap(_result(pair, title), as_points=True)
+            gene_map = GeneMap(_result(pair, grid, title), as_points=True)
             gene_map.layer.name_overlay.visible = True
             viewer.layers.insert(2 * position, slide)
             viewer.layers.insert(2 * position + 1, gene_map.layer)
@@ -126,7 +131,7 @@ class SideBySide:
 
     def show_gene(self, gene: str) -> None:
         """Show a gene: one range for measured and predicted, a symmetric one for their difference."""
-        if self._pair is None or gene not in self._pair.genes:
+        if self._pair is None or self.gene == gene:
             return
         measured, predicted = self._pair.column(gene)
         difference = predicted - measured
@@ -165,7 +170,9 @@ class SideBySide:
             viewer.reset_view()
 
 
-def _result(pair: Pair, title: str) -> Result:
-    empty = np.empty((len(pair.grid), 0), dtype=np.float32)
-    kind = "measured" if title == "measured" else "predicted"
-    return Result(title, kind, "", pair.grid, [], empty, pair.scale, np.empty(0, dtype=np.float32))
+def _result(pair: Pair, grid: Grid, title: str) -> Result:
+    """What a map is drawn from; its values come with each gene."""
+    source = pair.measured if title == "measured" else pair.predicted
+    return Result(
+        title, source.kind, source.slide, grid, [], source.values[:0], source.scale, source.scores[:0]
+    )
