@@ -6,10 +6,12 @@ from typing import Literal
 
 import numpy as np
 from napari.layers import Image, Points
+from napari.utils.colormaps import Colormap
 from numpy.typing import NDArray
 
 from napari_he2st.core.geometry import world_from_level0
 from napari_he2st.engine.session import Result
+from napari_he2st.gui.colours import MAPS, colour_map
 from napari_he2st.gui.rasters import Raster, raster_of
 
 UNITS = ("um", "um")
@@ -18,9 +20,6 @@ METADATA = "napari_he2st"
 
 MAX_POINTS = 20_000
 """More spots than this are drawn as one image: a gene change of Points takes too long above."""
-
-COLORMAPS = ("viridis", "cividis", "magma", "inferno", "gray", "turbo")
-"""Choices for gene maps; the first two read best on the pink of H&E and for colour-blind users."""
 
 ROBUST = (1.0, 99.0)
 """Percentiles of the limits unless the user chooses others."""
@@ -55,6 +54,13 @@ def robust_limits(values: NDArray, low: float = ROBUST[0], high: float = ROBUST[
 class GeneMap:
     """One result as one layer.
 
+    Parameters
+    ----------
+    result
+        What is drawn.
+    as_points
+        Draw up to :data:`MAX_POINTS` spots as Points even on a dense lattice, as in a comparison.
+
     Attributes
     ----------
     result
@@ -70,7 +76,7 @@ class GeneMap:
         What is shown, float32, shape (spots,).
     """
 
-    def __init__(self, result: Result) -> None:
+    def __init__(self, result: Result, *, as_points: bool = False) -> None:
         self.result = result
         self.label = ""
         self.values = np.full(len(result.grid), np.nan, dtype=np.float32)
@@ -78,7 +84,7 @@ class GeneMap:
         self._percentiles = ROBUST
         self._limits = (0.0, 1.0)
         self._known = 0
-        dense = result.kind == "predicted" and result.grid.lattice == "square"
+        dense = result.kind == "predicted" and result.grid.lattice == "square" and not as_points
         self.raster: Raster | None = raster_of(result.grid) if dense or len(result.grid) > MAX_POINTS else None
         self.layer: Image | Points = self._points() if self.raster is None else self._image(self.raster)
 
@@ -88,7 +94,7 @@ class GeneMap:
             world_from_level0(grid.xy, grid.mpp),
             features={_VALUE: np.zeros(len(grid), dtype=np.float32)},
             face_color=_VALUE,
-            face_colormap=COLORMAPS[0],
+            face_colormap=MAPS[0].name,
             face_contrast_limits=self._limits,
             size=grid.spot_um,
             border_width=0,
@@ -103,7 +109,7 @@ class GeneMap:
         layer = Image(
             raster.empty(),
             contrast_limits=self._limits,
-            colormap=COLORMAPS[0],
+            colormap=MAPS[0].name,
             interpolation2d="nearest",
             opacity=0.85,
             scale=raster.scale_um,
@@ -153,6 +159,21 @@ class GeneMap:
         """What the ends of the colour map stand for."""
         return self._limits
 
+    @property
+    def mode(self) -> Mode:
+        """Whether limits follow each gene or are locked."""
+        return self._mode
+
+    @property
+    def percentiles(self) -> tuple[float, float]:
+        """Percentiles of the limits in the mode ``"robust"``."""
+        return self._percentiles
+
+    @property
+    def colormap(self) -> Colormap:
+        """The colour map."""
+        return self.layer.face_colormap if self.raster is None else self.layer.colormap
+
     def set_limits(self, mode: Mode, low: float | None = None, high: float | None = None) -> None:
         """Choose limits.
 
@@ -180,8 +201,8 @@ class GeneMap:
             self.layer.contrast_limits = self._limits
 
     def set_colormap(self, name: str) -> None:
-        """Choose one of napari's colour maps."""
+        """Choose a colour map of napari or matplotlib."""
         if self.raster is None:
-            self.layer.face_colormap = name
+            self.layer.face_colormap = colour_map(name)
         else:
-            self.layer.colormap = name
+            self.layer.colormap = colour_map(name)

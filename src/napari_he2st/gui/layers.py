@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from napari_he2st.core.geometry import level0_from_world, um_from_px, world_from_level0
 from napari_he2st.core.types import Grid, Region
 from napari_he2st.engine.session import Session
+from napari_he2st.gui.colours import domain_colour
 from napari_he2st.gui.gene_map import METADATA, UNITS, GeneMap, Mode
 from napari_he2st.gui.rasters import outline_of, raster_of
+from napari_he2st.gui.side_by_side import SideBySide
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -25,19 +27,8 @@ if TYPE_CHECKING:
 
     from napari_he2st.data.slides import Slide
 
-DOMAIN_COLOURS = (
-    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#56B4E9", "#D55E00", "#332288",
-    "#999933", "#882255", "#44AA99", "#DDCC77", "#AA4499", "#117733", "#88CCEE", "#661100",
-)  # fmt: skip
-"""Okabe and Ito's colours, then Tol's muted ones; repeated beyond 16 domains."""
-
 _INKS = np.array([(0, 0, 0, 0), (0, 114, 178, 255), (86, 180, 233, 255)], dtype=np.uint8)
 """Of drawings: nothing, and two blues that H&E does not have."""
-
-
-def domain_colour(label: int) -> str:
-    """Colour of domain 0, 1, … as a hex string."""
-    return DOMAIN_COLOURS[label % len(DOMAIN_COLOURS)]
 
 
 def warm_up(slide: Slide) -> Slide:
@@ -72,11 +63,17 @@ class SlideLayers:
         Held weakly.
     session
         What is mirrored.
+
+    Attributes
+    ----------
+    side_by_side
+        Measured, predicted and difference beside each other, when the user asks for it.
     """
 
     def __init__(self, viewer: Viewer, session: Session) -> None:
         self._viewer = ref(viewer)
         self.session = session
+        self.side_by_side = SideBySide(viewer)
         self._slides: dict[str, Image] = {}
         self._maps: dict[str, GeneMap] = {}
         self._domains: dict[str, Labels | Points] = {}
@@ -224,6 +221,17 @@ class SlideLayers:
         gene_map = self._maps.get(result)
         return None if gene_map is None else gene_map.layer
 
+    def gene_map(self, result: str) -> GeneMap | None:
+        """How a result is drawn."""
+        return self._maps.get(result)
+
+    def show_only(self, result: str) -> None:
+        """Show the map of one result and hide the others of the same slide."""
+        slide = self.session.results[result].slide
+        for name, gene_map in self._maps.items():
+            if gene_map.result.slide == slide:
+                gene_map.layer.visible = name == result
+
     def shown(self, result: str) -> str:
         """The gene or signature that a result's layer shows."""
         return self._maps[result].label
@@ -323,10 +331,9 @@ class SlideLayers:
             layer: Labels | Points = Labels(image, colormap=colormap, **place, **facts)
         else:
             colour = [domain_colour(i) if i >= 0 else "transparent" for i in domains.labels]
-            names = [f"D{i + 1}" if i >= 0 else "none" for i in domains.labels]
             position = world_from_level0(item.grid.xy, item.grid.mpp)
             size = item.grid.spot_um
-            layer = Points(position, features={"domain": names}, face_color=colour, size=size, border_width=0, **facts)
+            layer = Points(position, features={"domain": domains.names_of_spots()}, face_color=colour, size=size, border_width=0, **facts)
         self._domains[result] = layer
         self.viewer.add_layer(layer)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QCompleter, QSizePolicy, QWidget
 
@@ -15,6 +17,11 @@ class Combo(QComboBox):
         self.setMinimumContentsLength(8)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setToolTip(tip)
+
+    def add(self, text: str, *, data: Any = None, tip: str = "") -> None:
+        """Add an item with a tooltip of its own."""
+        self.addItem(text, data)
+        self.setItemData(self.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
 
 
 class SearchCombo(Combo):
