@@ -191,8 +191,9 @@ class _Fit:
         torch.manual_seed(self._seed + member)
         model = self.new_model()
         target = _expression(model)
-        counts = np.concatenate([s.counts(self.genes)[0] for s in sections])
-        fitted = scale_of(target.scale).fit(counts)
+        counts, total = (np.concatenate(part) for part in zip(*(s.counts(self.genes) for s in sections), strict=True))
+        n_measured = len(set().union(*(s.adata.var_names for s in sections)))
+        fitted = scale_of(target.scale).fit(counts, total, n_measured)
         model.extras["scale"] = fitted
         targets = [expression_target(s, self.genes, target, fitted) for s in sections]
         recipe = model.recipe if self._epochs is None else replace(model.recipe, epochs=self._epochs)

@@ -8,13 +8,15 @@ the state dict or in ``extras``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from napari_he2st.core.errors import ModelError
 from napari_he2st.core.noise import Noise
 from napari_he2st.zoo.blocks.losses import nan_mse
 
@@ -100,7 +102,20 @@ class Output:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Published training defaults. ``batch_size`` counts units."""
+    """Published training defaults.
+
+    Attributes
+    ----------
+    optimizer, lr, weight_decay, epochs
+        ``"adam"``, ``"adamw"`` or ``"sgd"`` (with momentum 0.9).
+    batch_size
+        Units per step.
+    clip
+        Largest norm of the gradient.
+    schedule
+        How the learning rate changes from epoch to epoch: ``"step:N:F"`` times F every N epochs,
+        ``"cosine:N"`` down to 0 over N epochs and back, ``"poly:P"`` as (1 − epoch / epochs) ** P.
+    """
 
     optimizer: str = "adam"
     lr: float = 1e-3
@@ -108,6 +123,7 @@ class Recipe:
     epochs: int = 10
     batch_size: int = 32
     clip: float | None = None
+    schedule: str | None = None
 
 
 class Batches(Protocol):
@@ -187,17 +203,15 @@ class Predictor(System, nn.Module):
     def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:
         """Train; yield one record per epoch. The default is one optimiser over ``loss``."""
         optimizer = make_optimizer(self, recipe)
+        schedule = make_schedule(optimizer, recipe)
         for epoch in range(recipe.epochs):
             self.train()
             total, n = 0.0, 0
             for targets, prepared in batches:
-                optimizer.zero_grad(set_to_none=True)
                 loss = self.loss(targets, **prepared)
-                loss.backward()
-                if recipe.clip is not None:
-                    nn.utils.clip_grad_norm_(self.parameters(), recipe.clip)
-                optimizer.step()
+                descend(optimizer, loss, recipe)
                 total, n = total + float(loss.detach()), n + 1
+            schedule.step()
             yield {"epoch": epoch, "loss": total / max(n, 1)}
 
     def finish(self, batches: Batches) -> None:
@@ -211,3 +225,29 @@ def make_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=recipe.lr, momentum=0.9, weight_decay=recipe.weight_decay)
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     return kinds[recipe.optimizer](parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> torch.optim.lr_scheduler.LRScheduler:
+    """The learning-rate schedule that a recipe names, to be stepped after each epoch."""
+    match (recipe.schedule or "constant").split(":"):
+        case ["constant"]:
+            factor: Callable[[int], float] = lambda epoch: 1.0  # noqa: E731
+        case ["step", every, times]:
+            factor = lambda epoch: float(times) ** (epoch // int(every))  # noqa: E731
+        case ["cosine", period]:
+            factor = lambda epoch: (1 + math.cos(math.pi * epoch / int(period))) / 2  # noqa: E731
+        case ["poly", power]:
+            factor = lambda epoch: max(1 - epoch / recipe.epochs, 0.0) ** float(power)  # noqa: E731
+        case _:
+            raise ModelError(f"There is no schedule {recipe.schedule!r}", where="recipe")
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor, recipe: Recipe) -> None:
+    """One step down the gradient of a loss."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if recipe.clip is not None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, recipe.clip)
+    optimizer.step()

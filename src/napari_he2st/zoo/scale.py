@@ -26,8 +26,18 @@ class Scale:
     name: ClassVar[str]
     unit: ClassVar[str]
 
-    def fit(self, counts: Any) -> dict[str, Any]:
-        """What has to be known of the training counts (spots × genes); kept in ``extras["scale"]``."""
+    def fit(self, counts: Any, total: NDArray | None = None, n_measured: int | None = None) -> dict[str, Any]:
+        """What has to be known of the training counts; kept in ``extras["scale"]``.
+
+        Parameters
+        ----------
+        counts
+            Spots × genes of the panel, dense.
+        total
+            Counts of each spot over all genes, shape (spots,); None where ``counts`` holds them all.
+        n_measured
+            Number of all genes; None where ``counts`` holds them all.
+        """
         return {}
 
     def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
@@ -82,6 +92,20 @@ class Log1pCp10k(Scale):
         return np.expm1(np.asarray(values, dtype=np.float32))
 
 
+class Log10Cp10k(Scale):
+    """Decadic logarithm of 1 + counts per 10,000 of all genes."""
+
+    name, unit = "log10_cp10k", "log10 (1 + CP10k)"
+
+    def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
+        """Natural logarithms over that of 10."""
+        return log1p_cp10k(counts, total) * np.float32(1 / math.log(10))
+
+    def inverse(self, values: NDArray, fitted: dict[str, Any]) -> NDArray[np.float32]:
+        """Counts per 10,000."""
+        return np.expm1(np.asarray(values, dtype=np.float32) * np.float32(math.log(10)))
+
+
 class Log10Cp10kPanel(Scale):
     """Decadic logarithm of 1 + counts per 10,000 of the panel's genes alone (scprep's, as in HisToGene)."""
 
@@ -96,7 +120,112 @@ class Log10Cp10kPanel(Scale):
         return np.expm1(np.asarray(values, dtype=np.float32) * np.float32(math.log(10)))
 
 
-SCALES: dict[str, Scale] = {kind.name: kind() for kind in (Log1pCp10k, Log10Cp10kPanel, Counts)}
+class Log1pCpmPanel(Scale):
+    """Natural logarithm of 1 + counts per million of the panel's genes alone (as in M2ORT)."""
+
+    name, unit = "log1p_cpm_panel", "log1p CPM of the panel"
+
+    def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
+        """``total`` plays no part, for only the panel counts."""
+        return np.log1p(np.float32(100) * np.expm1(log1p_cp10k(_dense(counts))))
+
+    def inverse(self, values: NDArray, fitted: dict[str, Any]) -> NDArray[np.float32]:
+        """Counts per million of the panel."""
+        return np.expm1(np.asarray(values, dtype=np.float32))
+
+
+class Log1p(Scale):
+    """Natural logarithm of 1 + counts, whatever the library size."""
+
+    name, unit = "log1p", "log1p counts"
+
+    def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
+        """``total`` plays no part."""
+        return np.log1p(_dense(counts)).astype(np.float32)
+
+    def inverse(self, values: NDArray, fitted: dict[str, Any]) -> NDArray[np.float32]:
+        """Counts."""
+        return np.expm1(np.asarray(values, dtype=np.float32))
+
+
+class LogShare(Scale):
+    """Natural logarithm of a gene's share of a spot's counts, each gene counted once more (as in ST-Net)."""
+
+    name, unit = "log_share", "ln share of counts"
+
+    def fit(self, counts: Any, total: NDArray | None = None, n_measured: int | None = None) -> dict[str, Any]:
+        """The number of all genes, for each adds one count to the total."""
+        return {"n_measured": counts.shape[1] if n_measured is None else n_measured}
+
+    def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
+        """ln((1 + count) / (genes + total))."""
+        counts = _dense(counts)
+        total = np.nansum(counts, axis=1) if total is None else total
+        return np.log((1 + counts) / (fitted["n_measured"] + total)[:, None]).astype(np.float32)
+
+    def inverse(self, values: NDArray, fitted: dict[str, Any]) -> NDArray[np.float32]:
+        """Share of the spot's counts."""
+        return np.exp(np.asarray(values, dtype=np.float32))
+
+
+class ZLog1p(Scale):
+    """Natural logarithm of 1 + counts, standardised per gene over the training spots (as in BrST-Net)."""
+
+    name, unit = "z_log1p", "standard deviations of log1p counts"
+
+    def fit(self, counts: Any, total: NDArray | None = None, n_measured: int | None = None) -> dict[str, Any]:
+        """Mean and standard deviation of each gene; one that does not vary is only centred."""
+        logs = np.log1p(_dense(counts))
+        std = np.nanstd(logs, axis=0)
+        return {"mean": np.nanmean(logs, axis=0), "std": np.where(std > 0, std, 1.0)}
+
+    def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
+        """``total`` plays no part."""
+        return ((np.log1p(_dense(counts)) - fitted["mean"]) / fitted["std"]).astype(np.float32)
+
+    def inverse(self, values: NDArray, fitted: dict[str, Any]) -> NDArray[np.float32]:
+        """Counts."""
+        return np.expm1(values * fitted["std"] + fitted["mean"]).astype(np.float32)
+
+
+class MinMaxLog10Cp10k(Scale):
+    """Decadic logarithm of 1 + CP10k, brought to 0 … 1 per gene over the training spots (as in DeepSpaCE)."""
+
+    name, unit = "minmax_log10_cp10k", "share of the gene's range of log10 (1 + CP10k)"
+
+    def fit(self, counts: Any, total: NDArray | None = None, n_measured: int | None = None) -> dict[str, Any]:
+        """Smallest value and range of each gene; one that does not vary has range 1."""
+        logs = Log10Cp10k().transform(_dense(counts), {}, total)
+        low = np.nanmin(logs, axis=0)
+        span = np.nanmax(logs, axis=0) - low
+        return {"low": low, "span": np.where(span > 0, span, 1.0)}
+
+    def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
+        """Spots outside the training range lie outside 0 … 1."""
+        logs = Log10Cp10k().transform(_dense(counts), {}, total)
+        return ((logs - fitted["low"]) / fitted["span"]).astype(np.float32)
+
+    def inverse(self, values: NDArray, fitted: dict[str, Any]) -> NDArray[np.float32]:
+        """Counts per 10,000."""
+        return Log10Cp10k().inverse(values * fitted["span"] + fitted["low"], {})
+
+
+def _dense(counts: Any) -> NDArray[np.float64]:
+    return np.asarray(counts.toarray() if hasattr(counts, "toarray") else counts, dtype=np.float64)
+
+
+_KINDS: tuple[type[Scale], ...] = (
+    Log1pCp10k,
+    Log10Cp10k,
+    Log10Cp10kPanel,
+    Log1pCpmPanel,
+    Log1p,
+    LogShare,
+    ZLog1p,
+    MinMaxLog10Cp10k,
+    Counts,
+)
+SCALES: dict[str, Scale] = {kind.name: kind() for kind in _KINDS}
 """Every scale by name."""
 
 

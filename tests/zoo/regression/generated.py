@@ -1,0 +1,63 @@
+"""Inputs of any system, made from its specs, that carry one hidden number per spot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from napari_he2st.zoo import inputs as kinds
+from napari_he2st.zoo.base import Predictor
+
+COLUMNS = 4
+
+
+def hidden(n: int) -> Tensor:
+    """The number of each spot, evenly in 0 … 1."""
+    return torch.linspace(0, 1, n)[torch.randperm(n, generator=torch.Generator().manual_seed(0))]
+
+
+def expression(n: int, n_genes: int) -> Tensor:
+    """Genes that rise or fall with the hidden number."""
+    slopes = torch.linspace(-1, 1, n_genes)
+    return hidden(n)[:, None] * slopes + slopes.flip(0).square()
+
+
+def grid_positions(n: int) -> Tensor:
+    """Array (column, row) of spots on a lattice of four columns."""
+    return torch.stack([torch.arange(n) % COLUMNS, torch.arange(n) // COLUMNS], dim=1)
+
+
+def _tiles(px: int, values: Tensor) -> Tensor:
+    noise = torch.rand(len(values), 3, px, px, generator=torch.Generator().manual_seed(1))
+    return (noise * 100 + values.view(-1, 1, 1, 1) * 150).to(torch.uint8)
+
+
+def _features(dim: int, values: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(2)
+    direction = torch.randn(dim, generator=generator)
+    return values[:, None] * direction + 0.1 * torch.randn(len(values), dim, generator=generator)
+
+
+def engine_inputs(model: Predictor, n: int) -> dict[str, Any]:
+    """What the engine would hand to ``prepare`` for ``n`` spots of one slide."""
+    made: dict[str, Any] = {}
+    for name, spec in model.inputs.items():
+        match spec:
+            case kinds.Tiles():
+                made[name] = _tiles(spec.px, hidden(n))
+            case kinds.Positions(kind="grid"):
+                made[name] = grid_positions(n)
+            case kinds.Positions():
+                made[name] = grid_positions(n) * 100.0
+            case kinds.Index():
+                made[name] = torch.arange(n)
+            case kinds.Features():
+                from napari_he2st.zoo.encoders.build import spec_of
+
+                made[name] = _features(spec_of(spec.encoder).dim, hidden(n))
+            case _:
+                message = f"no generated input of kind {type(spec).__name__}"
+                raise TypeError(message)
+    return made
