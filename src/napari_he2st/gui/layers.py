@@ -333,7 +333,14 @@ class SlideLayers:
             colour = [domain_colour(i) if i >= 0 else "transparent" for i in domains.labels]
             position = world_from_level0(item.grid.xy, item.grid.mpp)
             size = item.grid.spot_um
-            layer = Points(position, features={"domain": domains.names_of_spots()}, face_color=colour, size=size, border_width=0, **facts)
+            layer = Points(
+                position,
+                features={"domain": domains.names_of_spots()},
+                face_color=colour,
+                size=size,
+                border_width=0,
+                **facts,
+            )
         self._domains[result] = layer
         self.viewer.add_layer(layer)
 

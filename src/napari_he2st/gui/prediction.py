@@ -88,7 +88,6 @@ def load_bundle(name_or_path: str) -> tuple[Bundle, dict[str, Any]]:
     from napari_he2st.zoo.catalogue import bundle_row, load
 
     bundle = load(name_or_path)  # its guard comes before anything that imports torch
-    import napari_he2st.engine.predict  # so that a run starts at once
 
     return bundle, {**bundle_row(bundle.id, bundle.manifest), "path": name_or_path}
 

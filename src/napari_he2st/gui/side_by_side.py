@@ -173,6 +173,4 @@ class SideBySide:
 def _result(pair: Pair, grid: Grid, title: str) -> Result:
     """What a map is drawn from; its values come with each gene."""
     source = pair.measured if title == "measured" else pair.predicted
-    return Result(
-        title, source.kind, source.slide, grid, [], source.values[:0], source.scale, source.scores[:0]
-    )
+    return Result(title, source.kind, source.slide, grid, [], source.values[:0], source.scale, source.scores[:0])
