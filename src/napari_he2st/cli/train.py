@@ -73,6 +73,11 @@ def train(
         typer.Option("--fold", help="Also score with each section or patient left out in turn; repeatable."),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="What the bundle is called, without spaces.")] = None,
+    title: Annotated[str | None, typer.Option("--title", help="What people read.")] = None,
+    organ: Annotated[list[str] | None, typer.Option("--organ", help="Of the training data; repeatable.")] = None,
+    species: Annotated[list[str] | None, typer.Option("--species", help="Of the training data; repeatable.")] = None,
+    licence: Annotated[str, typer.Option("--licence", help="Of the bundle.")] = "",
+    notes: Annotated[str, typer.Option("--notes", help="What it must not be used for; goes into its card.")] = "",
     mpp: Mpp = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -83,6 +88,8 @@ def train(
     Sections held out are never seen in training; they score the result. Without any, each section is left out in turn.
     """
     from napari_he2st.core.atomic import check_output
+    from napari_he2st.engine.model_card import model_card
+    from napari_he2st.engine.train import About
     from napari_he2st.engine.train import train as train_system
 
     arguments = read_pairs(argument)
@@ -100,12 +107,12 @@ def train(
             holdout=kept_aside,
             folds=folds,
             panel=genes,
-            title=name,
+            about=About(name, title, tuple(organ or ()), tuple(species or ()), licence, notes),
             arguments=arguments,
             epochs=epochs,
             seed=seed,
             device=device,
             control=bar,
         )
-        bundle.save(output, force=force)
+        bundle.save(output, force=force, model_card=model_card(bundle))
     console.note(f"{output}: {system} for {len(bundle.genes)} genes from {len(sections)} sections.")

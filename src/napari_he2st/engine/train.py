@@ -33,6 +33,33 @@ from napari_he2st.zoo.scale import scale_of
 if TYPE_CHECKING:
     from napari_he2st.data.truth import Section
 
+
+@dataclass(frozen=True)
+class About:
+    """What the user says of a bundle; the rest is filled in by training.
+
+    Attributes
+    ----------
+    name
+        Its id, without spaces; by default the system and the number of genes.
+    title
+        For people.
+    organs, species
+        Of the training data.
+    licence
+        Of the bundle.
+    notes
+        What it must not be used for.
+    """
+
+    name: str | None = None
+    title: str | None = None
+    organs: tuple[str, ...] = ()
+    species: tuple[str, ...] = ()
+    licence: str = ""
+    notes: str = ""
+
+
 HVG_SCORED = 250
 """Genes in the headline score: the most variable ones in the training sections of each split."""
 
@@ -72,7 +99,7 @@ def train(
     epochs: int | None = None,
     seed: int = 0,
     device: str = "auto",
-    title: str | None = None,
+    about: About = About(),  # noqa: B008 - frozen
     control: Control | None = None,
 ) -> Bundle:
     """Train a system and return its bundle, with scores on sections it had not seen.
@@ -93,8 +120,8 @@ def train(
         See :func:`~napari_he2st.engine.panel.choose_panel`; by default the system's own rule.
     epochs, seed, device
         How to train.
-    title
-        What the bundle is called.
+    about
+        What the bundle says of itself.
     control
         Progress and cancel, from another thread.
 
@@ -124,7 +151,7 @@ def train(
     splits = [fit.score(kind, train_on, test_on, resolved) for kind, train_on, test_on in _splits(opened, folds)]
     if scored:
         splits.append(fit.score("holdout", opened, scored, resolved))
-    return _bundle(name, fit, fit.members(opened, resolved), opened, splits, title)
+    return _bundle(name, fit, fit.members(opened, resolved), opened, splits, about)
 
 
 def _splits(
@@ -270,7 +297,7 @@ def _bundle(
     members: list[Predictor],
     sections: list[TrainingSection],
     splits: list[Split],
-    title: str | None,
+    about: About,
 ) -> Bundle:
     """The bundle of a training run, with its provenance and honest scores."""
     model = members[0]
@@ -286,8 +313,12 @@ def _bundle(
     if shown is not None:
         scores["pcc"] = shown
     manifest = Manifest(
-        name=title or f"{name}-{len(fit.genes)}",
-        title=title or f"{type(model).__name__} on {', '.join(s.name for s in sections)}",
+        name=about.name or f"{name}-{len(fit.genes)}",
+        title=about.title or about.name or f"{type(model).__name__} on {', '.join(s.name for s in sections)}",
+        organs=about.organs,
+        species=about.species,
+        licence=about.licence,
+        notes=about.notes,
         system=name,
         arguments=fit.all_arguments(),
         genes=tuple(fit.genes),
