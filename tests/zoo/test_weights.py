@@ -91,7 +91,7 @@ def test_a_hub_that_cannot_be_reached(hub, monkeypatch: pytest.MonkeyPatch) -> N
         raise hub.errors.LocalEntryNotFoundError("no such file in the cache, and offline")
 
     monkeypatch.setattr(hub, "hf_hub_download", offline)
-    with pytest.raises(WeightsError, match="cannot be reached.*Go online"):
+    with pytest.raises(WeightsError, match=r"cannot be reached.*Go online"):
         find_weights("x", HUB)
 
 
@@ -104,7 +104,7 @@ def test_gated_weights_say_where_to_ask(hub, monkeypatch: pytest.MonkeyPatch) ->
         raise Gated
 
     monkeypatch.setattr(hub, "hf_hub_download", refuse)
-    with pytest.raises(WeightsError, match="on request only.*https://huggingface.co/some/repo"):
+    with pytest.raises(WeightsError, match=r"on request only.*https://huggingface.co/some/repo"):
         find_weights("x", HUB)
 
 
@@ -127,7 +127,7 @@ MARK = Path("should-never-exist")
 def test_code_in_a_checkpoint_never_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"state": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(WeightsError, match="holds more than tensors.*torch.save") as caught:
+    with pytest.raises(WeightsError, match=r"holds more than tensors.*torch.save") as caught:
         load_checkpoint(tmp_path / "evil.pt")
     assert "mkdir" in str(caught.value)
     assert not MARK.exists()

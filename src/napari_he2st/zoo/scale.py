@@ -19,12 +19,9 @@ class Scale:
     ----------
     name
         How targets, bundles and provenance name it.
-    unit
-        For legends.
     """
 
     name: ClassVar[str]
-    unit: ClassVar[str]
 
     def fit(self, counts: Any, total: NDArray | None = None, n_measured: int | None = None) -> dict[str, Any]:
         """What has to be known of the training counts; kept in ``extras["scale"]``.
@@ -67,7 +64,7 @@ class Scale:
 class Counts(Scale):
     """Raw counts."""
 
-    name, unit = COUNTS_SCALE, "counts"
+    name = COUNTS_SCALE
 
     def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
         """Counts as float32."""
@@ -81,7 +78,7 @@ class Counts(Scale):
 class Log1pCp10k(Scale):
     """Natural logarithm of 1 + counts per 10,000 of all genes."""
 
-    name, unit = LOG1P_CP10K, "log1p CP10k"
+    name = LOG1P_CP10K
 
     def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
         """See :func:`napari_he2st.core.expression.log1p_cp10k`."""
@@ -109,7 +106,7 @@ class Log10Cp10k(Scale):
 class Log10Cp10kPanel(Scale):
     """Decadic logarithm of 1 + counts per 10,000 of the panel's genes alone (scprep's, as in HisToGene)."""
 
-    name, unit = "log10_cp10k_panel", "log10 (1 + CP10k of the panel)"
+    name = "log10_cp10k_panel"
 
     def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
         """``total`` plays no part, for only the panel counts."""

@@ -187,9 +187,5 @@ def _timm(spec: EncoderSpec) -> nn.Module:
     return pooled
 
 
-BUILDERS: dict[str, Callable[[EncoderSpec], nn.Module]] = {
-    "timm": _timm,
-    "timm-stages": _timm,
-    "colour-texture": lambda _: ColourTexture(),
-}
+BUILDERS: dict[str, Callable[[EncoderSpec], nn.Module]] = {"timm": _timm, "colour-texture": lambda _: ColourTexture()}
 """Builder → function of the spec that makes the network."""
