@@ -109,8 +109,12 @@ class SlideLayers:
         return viewer
 
     def _put(self, layer: Layer) -> None:
+        """Add a layer, or bring it back, without making it the active one."""
+        active = self.viewer.layers.selection.active
         if layer not in self.viewer.layers:
             self.viewer.add_layer(layer)
+        if active is not None:
+            self.viewer.layers.selection.active = active
 
     def _drop(self, layer: Layer | None) -> None:
         if layer is not None and layer in self.viewer.layers:
@@ -175,7 +179,7 @@ class SlideLayers:
         board = np.zeros(raster.shape, dtype=np.uint8)
         raster.paint(board, 1 + grid.index.sum(axis=1) % 2)
         self._tiles = _drawing(board, "Tiles to predict", raster.scale_um, raster.translate_um, opacity=0.4)
-        self.viewer.add_layer(self._tiles)
+        self._put(self._tiles)
 
     def current_view(self, slide: str) -> Region:
         """The part of a slide that is on screen."""
@@ -224,6 +228,17 @@ class SlideLayers:
         gene_map = self._maps.get(result)
         return None if gene_map is None else gene_map.layer
 
+    def gene_map(self, result: str) -> GeneMap | None:
+        """How a result is drawn."""
+        return self._maps.get(result)
+
+    def show_only(self, result: str) -> None:
+        """Show the map of one result and hide the others of the same slide."""
+        slide = self.session.results[result].slide
+        for name, gene_map in self._maps.items():
+            if gene_map.result.slide == slide:
+                gene_map.layer.visible = name == result
+
     def shown(self, result: str) -> str:
         """The gene or signature that a result's layer shows."""
         return self._maps[result].label
@@ -264,6 +279,7 @@ class SlideLayers:
         gene_map = GeneMap(self.session.results[name])
         self._maps[name] = gene_map
         self.viewer.add_layer(gene_map.layer)
+        self.show_only(name)
         gene_map.layer.events.visible.connect(lambda *_: self._catch_up(name))
 
     def _result_filled(self, name: str, rows: NDArray[np.intp]) -> None:
