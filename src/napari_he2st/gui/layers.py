@@ -106,8 +106,12 @@ class SlideLayers:
         return viewer
 
     def _put(self, layer: Layer) -> None:
+        """Add a layer, or bring it back, without making it the active one."""
+        active = self.viewer.layers.selection.active
         if layer not in self.viewer.layers:
             self.viewer.add_layer(layer)
+        if active is not None:
+            self.viewer.layers.selection.active = active
 
     def _drop(self, layer: Layer | None) -> None:
         if layer is not None and layer in self.viewer.layers:
@@ -172,7 +176,7 @@ class SlideLayers:
         board = np.zeros(raster.shape, dtype=np.uint8)
         raster.paint(board, 1 + grid.index.sum(axis=1) % 2)
         self._tiles = _drawing(board, "Tiles to predict", raster.scale_um, raster.translate_um, opacity=0.4)
-        self.viewer.add_layer(self._tiles)
+        self._put(self._tiles)
 
     def current_view(self, slide: str) -> Region:
         """The part of a slide that is on screen."""
@@ -272,6 +276,7 @@ class SlideLayers:
         gene_map = GeneMap(self.session.results[name])
         self._maps[name] = gene_map
         self.viewer.add_layer(gene_map.layer)
+        self.show_only(name)
         gene_map.layer.events.visible.connect(lambda *_: self._catch_up(name))
 
     def _result_filled(self, name: str, rows: NDArray[np.intp]) -> None:

@@ -245,7 +245,9 @@ class PredictDock(Dock):
             self.layers.draw_regions(self.session.slide)
 
     def _changed(self, *_: Any) -> None:
-        """Forget the plan; a moment later there is a new one."""
+        """Forget the plan; a moment later, or after the run that goes on, there is a new one."""
+        if self._running is not None:
+            return
         self._planned += 1
         self._grid = None
         self.draw_button.setVisible(self.area.currentText() == REGIONS)
