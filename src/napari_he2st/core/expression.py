@@ -52,7 +52,8 @@ def log1p_cp10k(counts: Any, totals: Any = None) -> Any:
         sums = np.asarray(totals, dtype=np.float64)
     elif sparse:
         rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-        sums = np.bincount(rows, weights=np.nan_to_num(values), minlength=counts.shape[0])
+        weighted = np.bincount(rows, weights=np.nan_to_num(values), minlength=counts.shape[0])
+        sums = np.asarray(weighted, dtype=np.float64)
     else:
         sums = np.nansum(values, axis=1)
     factor = 1e4 / np.where(sums > 0, sums, 1.0)

@@ -160,7 +160,7 @@ class Transform:
 
     def inverse(self) -> Transform:
         """The map back."""
-        return Transform(np.linalg.inv(self.matrix))
+        return Transform(np.linalg.inv(self.matrix).astype(np.float64))
 
 
 @dataclass(frozen=True)
