@@ -27,7 +27,7 @@ from napari_he2st.data.slides.grid import square_grid
 from napari_he2st.data.slides.tissue import tissue_mask
 from napari_he2st.zoo import inputs as kinds
 from napari_he2st.zoo.base import Input
-from napari_he2st.zoo.encoders.build import Encoder, build
+from napari_he2st.zoo.encoders.build import Encoder, build, spec_of
 
 if TYPE_CHECKING:
     from napari_he2st.data.slides import Slide, TileBatch
@@ -193,13 +193,22 @@ def _tiles(supply: Supply, spec: kinds.Tiles) -> Callable[[int, NDArray[np.intp]
 
 def _features(supply: Supply, spec: kinds.Features) -> Callable[[int, NDArray[np.intp]], Tensor]:
     scene = supply.scene
-    mpp = scene.tile_mpp(spec.mpp)
-    stream = supply.tiles(spec.px, mpp)
     encoder = encoder_on(spec.encoder, scene.device)
+    px, mpp = encoder_tile(scene, spec)
+    stream = supply.tiles(px, mpp)
     if spec.standardise == "slide":
-        mean, std = (t.to(scene.device) for t in slide_statistics(scene, spec.encoder, spec.px, mpp))
+        mean, std = (t.to(scene.device) for t in slide_statistics(scene, spec.encoder, px, mpp))
         return lambda number, rows: (encode(encoder, stream.get(number)) - mean) / std
     return lambda number, rows: encode(encoder, stream.get(number))
+
+
+def encoder_tile(scene: Scene, spec: kinds.Features) -> tuple[int, float]:
+    """Width in pixels and pixel size at which a field is read: the encoder's own width.
+
+    Reading it so costs a fraction of resizing it afterwards, and encoders at one width share their tiles.
+    """
+    px = spec_of(spec.encoder).px
+    return px, scene.tile_mpp(spec.mpp) * spec.px / px
 
 
 def _positions(supply: Supply, spec: kinds.Positions) -> Callable[[int, NDArray[np.intp]], Tensor]:

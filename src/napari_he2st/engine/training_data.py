@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from napari_he2st.data.truth import Section
 
-_BATCH = 64
+_BATCH = 16
 
 
 @dataclass(eq=False)
