@@ -34,15 +34,17 @@ def compare(
     """Score a prediction against measured expression, gene by gene."""
     from napari_he2st.core.atomic import check_output
     from napari_he2st.engine.compare import compare as compare_results
-    from napari_he2st.engine.report import write_report
+    from napari_he2st.engine.report import write_report, write_table
 
     check_output(output, force=force, inputs=(predicted, measured))
     if report is not None:
         check_output(report, force=force, inputs=(predicted, measured))
     comparison = compare_results(read_expression(str(predicted)), read_expression(measured))
-    comparison.write_table(output, force=force)
+    write_table(comparison, output, force=force)
     if report is not None:
         write_report(comparison, report, force=force)
+    for warning in comparison.warnings:
+        console.note(warning)
     if as_json:
         console.print_json(comparison.summary)
     else:

@@ -99,7 +99,7 @@ def train(
     epochs: int | None = None,
     seed: int = 0,
     device: str = "auto",
-    about: About = About(),  # noqa: B008 - frozen
+    about: About = About(),
     control: Control | None = None,
 ) -> Bundle:
     """Train a system and return its bundle, with scores on sections it had not seen.
