@@ -169,6 +169,13 @@ def test_every_field_has_the_same_say() -> None:
     assert float(x[:, 40:].square().sum()) == pytest.approx(36)  # artefacts are cut at 6
 
 
+def test_parts_of_a_feature_can_be_weighed() -> None:
+    system = Ridge(2, fields=[["efficientnet-lite0-early", 448, [1, 3]]])
+    x = system.prepare(feature_0=torch.ones(1, 152))["x"]
+    assert float(x[:, :40].square().sum()) == pytest.approx(1)
+    assert float(x[:, 40:].square().sum()) == pytest.approx(9)
+
+
 def test_what_cannot_be_learnt_is_said() -> None:
     system = Ridge(N_GENES, fields=FIELDS)
     with pytest.raises(ModelError, match="no training spots"):
