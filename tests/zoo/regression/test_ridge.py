@@ -89,7 +89,7 @@ def test_a_known_answer_is_found() -> None:
 
 def test_the_score_is_that_of_sections_left_out() -> None:
     _, parts = _sections(3, noise=3.0)
-    records = _fit(Ridge(N_GENES, fields=FIELDS, penalties=[0.3]), parts)
+    records = _fit(Ridge(N_GENES, fields=FIELDS, penalties=[0.3, 30.0]), parts)
     found = []
     for i, (x, y) in enumerate(parts):
         system = Ridge(N_GENES, fields=FIELDS, penalties=[0.3])
