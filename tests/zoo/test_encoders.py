@@ -22,6 +22,7 @@ TILES = torch.randint(0, 256, (2, 3, 96, 96), generator=torch.Generator().manual
 def test_every_row_of_the_table(name: str) -> None:
     spec = spec_of(name)
     assert spec.builder in BUILDERS
+    assert sum(spec.parts) in (0, spec.dim)
     if spec.weights is not None and spec.weights.package is None:
         pytest.skip("its weights have to be downloaded")
     encoder = build(name)
@@ -66,6 +67,9 @@ def test_a_timm_model_takes_the_users_file(tmp_path: Path, monkeypatch: pytest.M
     del state["conv_stem.weight"]
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"lacks conv_stem\.weight"):
+        build("timm:mobilenetv3_small_050")
+    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"not a tensor: epoch, state_dict"):
         build("timm:mobilenetv3_small_050")
 
 

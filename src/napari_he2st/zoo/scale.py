@@ -92,7 +92,7 @@ class Log1pCp10k(Scale):
 class Log10Cp10k(Scale):
     """Decadic logarithm of 1 + counts per 10,000 of all genes."""
 
-    name, unit = "log10_cp10k", "log10 (1 + CP10k)"
+    name = "log10_cp10k"
 
     def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
         """Natural logarithms over that of 10."""
@@ -120,7 +120,7 @@ class Log10Cp10kPanel(Scale):
 class Log1pCpmPanel(Scale):
     """Natural logarithm of 1 + counts per million of the panel's genes alone (as in M2ORT)."""
 
-    name, unit = "log1p_cpm_panel", "log1p CPM of the panel"
+    name = "log1p_cpm_panel"
 
     def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
         """``total`` plays no part, for only the panel counts."""
@@ -134,7 +134,7 @@ class Log1pCpmPanel(Scale):
 class Log1p(Scale):
     """Natural logarithm of 1 + counts, whatever the library size."""
 
-    name, unit = "log1p", "log1p counts"
+    name = "log1p"
 
     def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
         """``total`` plays no part."""
@@ -148,7 +148,7 @@ class Log1p(Scale):
 class LogShare(Scale):
     """Natural logarithm of a gene's share of a spot's counts, each gene counted once more (as in ST-Net)."""
 
-    name, unit = "log_share", "ln share of counts"
+    name = "log_share"
 
     def fit(self, counts: Any, total: NDArray | None = None, n_measured: int | None = None) -> dict[str, Any]:
         """The number of all genes, for each adds one count to the total."""
@@ -168,7 +168,7 @@ class LogShare(Scale):
 class ZLog1p(Scale):
     """Natural logarithm of 1 + counts, standardised per gene over the training spots (as in BrST-Net)."""
 
-    name, unit = "z_log1p", "standard deviations of log1p counts"
+    name = "z_log1p"
 
     def fit(self, counts: Any, total: NDArray | None = None, n_measured: int | None = None) -> dict[str, Any]:
         """Mean and standard deviation of each gene; one that does not vary is only centred."""
@@ -188,7 +188,7 @@ class ZLog1p(Scale):
 class MinMaxLog10Cp10k(Scale):
     """Decadic logarithm of 1 + CP10k, brought to 0 … 1 per gene over the training spots (as in DeepSpaCE)."""
 
-    name, unit = "minmax_log10_cp10k", "share of the gene's range of log10 (1 + CP10k)"
+    name = "minmax_log10_cp10k"
 
     def fit(self, counts: Any, total: NDArray | None = None, n_measured: int | None = None) -> dict[str, Any]:
         """Smallest value and range of each gene; one that does not vary has range 1."""

@@ -89,7 +89,7 @@ def test_a_known_answer_is_found() -> None:
 
 def test_the_score_is_that_of_sections_left_out() -> None:
     _, parts = _sections(3, noise=3.0)
-    records = _fit(Ridge(N_GENES, fields=FIELDS, penalties=[0.3]), parts)
+    records = _fit(Ridge(N_GENES, fields=FIELDS, penalties=[0.3, 30.0]), parts)
     found = []
     for i, (x, y) in enumerate(parts):
         system = Ridge(N_GENES, fields=FIELDS, penalties=[0.3])
@@ -167,6 +167,13 @@ def test_every_field_has_the_same_say() -> None:
     assert x.shape == (1, 1320)
     assert float(x[:, :40].square().sum()) == pytest.approx(1)
     assert float(x[:, 40:].square().sum()) == pytest.approx(36)  # artefacts are cut at 6
+
+
+def test_parts_of_a_feature_can_be_weighed() -> None:
+    system = Ridge(2, fields=[["efficientnet-lite0-early", 448, [1, 3]]])
+    x = system.prepare(feature_0=torch.ones(1, 152))["x"]
+    assert float(x[:, :40].square().sum()) == pytest.approx(1)
+    assert float(x[:, 40:].square().sum()) == pytest.approx(9)
 
 
 def test_what_cannot_be_learnt_is_said() -> None:
