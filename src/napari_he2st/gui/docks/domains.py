@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import napari.viewer
     import pandas as pd
 
+_DEFAULT = "leiden"  # of engine.segment too
 _EMPTY = "Nothing to group yet: predict a slide in the Predict dock, or load measured expression in the Slide dock."
 
 
@@ -43,6 +44,7 @@ class DomainsDock(Dock):
         self.method = Combo("How spots are grouped")
         for entry in DOMAIN_METHODS:
             self.method.add(entry.name, tip=entry.description)
+        self.method.setCurrentText(_DEFAULT)
         self.n_domains = QSpinBox(minimum=0, maximum=100, specialValueText="automatic")
         self.n_domains.setToolTip("How many domains; automatic lets the method decide")
         self.seed = QSpinBox(minimum=0, maximum=999_999)
@@ -95,6 +97,7 @@ class DomainsDock(Dock):
         domains = None if result is None else self.session.domains.get(result.name)
         self.legend.show_domains(domains, None if result is None else result.grid.cell_um2)
         self.agreement.setText("" if result is None or domains is None else _agreement(result, domains))
+        self.agreement.setVisible(bool(self.agreement.text()))
         if domains is None or result is None or result.adata is None:
             self._markers = None
         elif self._markers is None or self._markers[0].labels is not domains.labels:
@@ -161,12 +164,16 @@ class DomainsDock(Dock):
         table = self._markers[1]
         own = table[table["domain"] == label]
         columns = [Column("gene", own["gene"].to_numpy(dtype=object), "{}", "Gene symbol")]
-        columns += [Column(name, own[name].to_numpy(), "{:.2f}", tip) for name, tip in _MARKER_COLUMNS.items()]
+        columns += [Column(name, own[name].to_numpy(), *how) for name, how in _MARKER_COLUMNS.items()]
         self.table.genes.set_columns(columns)
         self.table.choose(self.session.gene)
 
 
-_MARKER_COLUMNS: dict[str, str] = {}
+_MARKER_COLUMNS = {
+    "score": ("{:.1f}", "Welch's t of the domain against all other spots"),
+    "difference": ("{:.2f}", "Mean in the domain minus mean elsewhere"),
+    "p_adjusted": ("{:.1e}", "Benjamini–Hochberg; treats spots as independent, which they are not"),
+}
 
 
 def _note(result: Result | None) -> str:
