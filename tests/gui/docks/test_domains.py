@@ -128,6 +128,18 @@ def test_markers_are_linked_to_the_gene(open_dock, halves, session, qtbot):
     qtbot.waitUntil(lambda: session.gene == "LEFT")
 
 
+def test_a_gene_that_is_chosen_is_not_covered(open_dock, halves, session, viewer, qtbot):
+    halves()
+    session.set_domains("spots", Domains(HALVES, {}))
+    dock, layer = open_dock(DomainsDock), layers_of(viewer).domains_layer("spots")
+    assert dock.over.isChecked()
+    session.select(gene="C")
+    assert not layer.visible
+    assert not dock.over.isChecked()
+    dock.over.setChecked(True)
+    assert layer.visible
+
+
 def test_a_method_that_fails_says_why_and_the_button_comes_back(open_dock, halves, session, qtbot, monkeypatch):
     told = []
     monkeypatch.setattr("napari_he2st.gui.worker.show_error", told.append)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtWidgets import QFormLayout, QLabel, QSpinBox
+from qtpy.QtCore import QSignalBlocker
+from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QSpinBox
 from superqt import QCollapsible
 
 from napari_he2st.analysis.domains import DOMAIN_METHODS
@@ -37,6 +38,7 @@ class DomainsDock(Dock):
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer)
+        self._shown_result: str | None = None
         self._markers: tuple[Domains, pd.DataFrame] | None = None
         self.chooser = ResultChooser(self.session, "The result whose spots are grouped")
         self.chooser.result_chosen.connect(lambda name: self.session.select(result=name))
@@ -55,6 +57,9 @@ class DomainsDock(Dock):
         self.legend = DomainLegend()
         self.legend.renamed.connect(self._rename)
         self.legend.domain_chosen.connect(lambda _: self._show_markers())
+        self.over = QCheckBox("Show domains over the map")
+        self.over.setToolTip("A gene that is chosen afterwards is shown without them")
+        self.over.toggled.connect(self._show_over)
         self.agreement = QLabel(wordWrap=True)
         self.table = GeneTable()
         self.table.gene_chosen.connect(lambda gene: self.session.select(gene=gene))
@@ -65,7 +70,7 @@ class DomainsDock(Dock):
         self.body.addWidget(self.chooser)
         self.body.addWidget(self.note)
         self.body.addLayout(form)
-        for widget in (more, self.legend, self.agreement, QLabel("Marker genes of the chosen domain"), self.table):
+        for widget in (more, self.legend, self.over, self.agreement, QLabel("Marker genes of the chosen domain"), self.table):
             self.body.addWidget(widget)
         self.button = self.add_button("Find domains", "Group the spots by their expression", self._find)
         self.method.currentIndexChanged.connect(lambda _: self._show_options())
@@ -87,6 +92,7 @@ class DomainsDock(Dock):
         self.table.choose(self.session.gene)
         if self.session.result is None or self.session.result != self._shown_result:
             self._refresh()
+        self._show_whether_over()
 
     def _refresh(self) -> None:
         result = self.session.current_result
@@ -106,8 +112,18 @@ class DomainsDock(Dock):
                 markers, result.adata, domains, name="Finding marker genes", on_done=lambda t: self._keep(domains, t)
             )
         self._show_markers()
+        self._show_whether_over()
 
-    _shown_result: str | None = None
+    def _show_whether_over(self) -> None:
+        layer = self.layers.domains_layer(self._shown_result or "")
+        self.over.setEnabled(layer is not None)
+        with QSignalBlocker(self.over):
+            self.over.setChecked(layer is not None and layer.visible)
+
+    def _show_over(self, on: bool) -> None:
+        layer = self.layers.domains_layer(self._shown_result or "")
+        if layer is not None:
+            layer.visible = on
 
     # --- finding
 
