@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtWidgets import QFormLayout, QLabel, QSpinBox
+from qtpy.QtCore import QSignalBlocker
+from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QSpinBox
 from superqt import QCollapsible
 
 from napari_he2st.analysis.domains import DOMAIN_METHODS
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import napari.viewer
     import pandas as pd
 
+_DEFAULT = "leiden"  # of engine.segment too
 _EMPTY = "Nothing to group yet: predict a slide in the Predict dock, or load measured expression in the Slide dock."
 
 
@@ -36,6 +38,7 @@ class DomainsDock(Dock):
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer)
+        self._shown_result: str | None = None
         self._markers: tuple[Domains, pd.DataFrame] | None = None
         self.chooser = ResultChooser(self.session, "The result whose spots are grouped")
         self.chooser.result_chosen.connect(lambda name: self.session.select(result=name))
@@ -43,6 +46,7 @@ class DomainsDock(Dock):
         self.method = Combo("How spots are grouped")
         for entry in DOMAIN_METHODS:
             self.method.add(entry.name, tip=entry.description)
+        self.method.setCurrentText(_DEFAULT)
         self.n_domains = QSpinBox(minimum=0, maximum=100, specialValueText="automatic")
         self.n_domains.setToolTip("How many domains; automatic lets the method decide")
         self.seed = QSpinBox(minimum=0, maximum=999_999)
@@ -53,6 +57,9 @@ class DomainsDock(Dock):
         self.legend = DomainLegend()
         self.legend.renamed.connect(self._rename)
         self.legend.domain_chosen.connect(lambda _: self._show_markers())
+        self.over = QCheckBox("Show domains over the map")
+        self.over.setToolTip("A gene that is chosen afterwards is shown without them")
+        self.over.toggled.connect(self._show_over)
         self.agreement = QLabel(wordWrap=True)
         self.table = GeneTable()
         self.table.gene_chosen.connect(lambda gene: self.session.select(gene=gene))
@@ -63,7 +70,7 @@ class DomainsDock(Dock):
         self.body.addWidget(self.chooser)
         self.body.addWidget(self.note)
         self.body.addLayout(form)
-        for widget in (more, self.legend, self.agreement, QLabel("Marker genes of the chosen domain"), self.table):
+        for widget in (more, self.legend, self.over, self.agreement, QLabel("Marker genes of the chosen domain"), self.table):
             self.body.addWidget(widget)
         self.button = self.add_button("Find domains", "Group the spots by their expression", self._find)
         self.method.currentIndexChanged.connect(lambda _: self._show_options())
@@ -85,6 +92,7 @@ class DomainsDock(Dock):
         self.table.choose(self.session.gene)
         if self.session.result is None or self.session.result != self._shown_result:
             self._refresh()
+        self._show_whether_over()
 
     def _refresh(self) -> None:
         result = self.session.current_result
@@ -95,6 +103,7 @@ class DomainsDock(Dock):
         domains = None if result is None else self.session.domains.get(result.name)
         self.legend.show_domains(domains, None if result is None else result.grid.cell_um2)
         self.agreement.setText("" if result is None or domains is None else _agreement(result, domains))
+        self.agreement.setVisible(bool(self.agreement.text()))
         if domains is None or result is None or result.adata is None:
             self._markers = None
         elif self._markers is None or self._markers[0].labels is not domains.labels:
@@ -103,8 +112,18 @@ class DomainsDock(Dock):
                 markers, result.adata, domains, name="Finding marker genes", on_done=lambda t: self._keep(domains, t)
             )
         self._show_markers()
+        self._show_whether_over()
 
-    _shown_result: str | None = None
+    def _show_whether_over(self) -> None:
+        layer = self.layers.domains_layer(self._shown_result or "")
+        self.over.setEnabled(layer is not None)
+        with QSignalBlocker(self.over):
+            self.over.setChecked(layer is not None and layer.visible)
+
+    def _show_over(self, on: bool) -> None:
+        layer = self.layers.domains_layer(self._shown_result or "")
+        if layer is not None:
+            layer.visible = on
 
     # --- finding
 
@@ -161,12 +180,16 @@ class DomainsDock(Dock):
         table = self._markers[1]
         own = table[table["domain"] == label]
         columns = [Column("gene", own["gene"].to_numpy(dtype=object), "{}", "Gene symbol")]
-        columns += [Column(name, own[name].to_numpy(), "{:.2f}", tip) for name, tip in _MARKER_COLUMNS.items()]
+        columns += [Column(name, own[name].to_numpy(), *how) for name, how in _MARKER_COLUMNS.items()]
         self.table.genes.set_columns(columns)
         self.table.choose(self.session.gene)
 
 
-_MARKER_COLUMNS: dict[str, str] = {}
+_MARKER_COLUMNS = {
+    "score": ("{:.1f}", "Welch's t of the domain against all other spots"),
+    "difference": ("{:.2f}", "Mean in the domain minus mean elsewhere"),
+    "p_adjusted": ("{:.1e}", "Benjamini–Hochberg; treats spots as independent, which they are not"),
+}
 
 
 def _note(result: Result | None) -> str:

@@ -143,7 +143,9 @@ class GenesDock(Dock):
             self.facts.setText("")
             return
         if gene not in result.genes:
-            self.facts.setText(f"<b>{gene}</b> is not in the panel of {result.title}.")
+            shown = self.layers.shown(result.name)
+            still = f" Its map still shows <b>{shown}</b>." if shown else ""
+            self.facts.setText(f"<b>{gene}</b> is not in the panel of {result.title}.{still}")
             return
         score = float(result.scores[result.genes.index(gene)])
         trust = ""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from qtpy.QtCore import QSignalBlocker, Qt
-from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QGridLayout, QLabel, QSlider, QWidget
+from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QGridLayout, QLabel, QSizePolicy, QSlider, QWidget
 from superqt.utils import qdebounced
 
 from napari_he2st.engine.session import Result
@@ -57,18 +57,17 @@ class MapDisplay(QWidget):
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.addWidget(self.histogram, 0, 0, 1, 4)
-        rows: tuple[tuple[str, QWidget, QWidget, QWidget], ...] = (
-            ("Limits", self.low, self.high, self.unit),
-            ("Percentiles", self.low_percent, self.high_percent, self.lock),
-        )
-        for row, (label, *widgets) in enumerate(rows, start=1):
+        for row, (label, low, high) in enumerate(
+            (("Limits", self.low, self.high), ("Percentiles", self.low_percent, self.high_percent)), start=1
+        ):
             grid.addWidget(QLabel(label), row, 0)
-            for column, widget in enumerate(widgets, start=1):
-                grid.addWidget(widget, row, column)
-        grid.addWidget(QLabel("Colours"), 3, 0)
-        grid.addWidget(self.maps, 3, 1, 1, 2)
-        grid.addWidget(QLabel("Opacity"), 4, 0)
-        grid.addWidget(self.opacity, 4, 1, 1, 2)
+            grid.addWidget(low, row, 1)
+            grid.addWidget(high, row, 2)
+        grid.addWidget(self.unit, 1, 3)
+        grid.addWidget(self.lock, 3, 1, 1, 3)
+        for row, (label, widget) in enumerate((("Colours", self.maps), ("Opacity", self.opacity)), start=4):
+            grid.addWidget(QLabel(label), row, 0)
+            grid.addWidget(widget, row, 1, 1, 3)
         grid.setColumnStretch(1, 1)
         grid.setColumnStretch(2, 1)
 
@@ -135,6 +134,7 @@ def _number(low: float, high: float, decimals: int, tip: str) -> QDoubleSpinBox:
     box = QDoubleSpinBox(minimum=low, maximum=high, decimals=decimals)
     box.setKeyboardTracking(False)
     box.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
-    box.setMinimumWidth(60)
+    box.setStyleSheet("min-width: 56px")  # napari's own 90 px do not fit twice into a narrow dock
+    box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)  # hint: the longest number of all
     box.setToolTip(tip)
     return box

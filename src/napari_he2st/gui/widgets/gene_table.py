@@ -16,6 +16,9 @@ from qtpy.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex,
 from qtpy.QtGui import QColor, QKeyEvent
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidget
 
+_COLUMN_PX = 86
+"""Four columns fit into a dock of 400 px."""
+
 Index = QModelIndex | QPersistentModelIndex
 
 
@@ -199,6 +202,8 @@ class GeneTable(QTableView):
         self.verticalHeader().setDefaultSectionSize(self.fontMetrics().height() + 6)
         header = self.horizontalHeader()
         header.setStretchLastSection(True)
+        header.setDefaultSectionSize(_COLUMN_PX)
+        header.setMinimumSectionSize(_COLUMN_PX // 2)
         header.setHighlightSections(False)
         header.setSortIndicatorClearable(True)
         header.setSortIndicator(-1, Qt.SortOrder.AscendingOrder)
