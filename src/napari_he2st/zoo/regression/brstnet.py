@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -132,7 +133,9 @@ def _norm(width: int) -> nn.BatchNorm2d:
 class _SameConv(nn.Conv2d):
     """Convolution padded, unevenly if need be, so that an image of ``size`` shrinks by exactly the stride."""
 
-    def __init__(self, in_width: int, out_width: int, kernel: int, *, size: int, stride: int = 1, **options) -> None:
+    def __init__(
+        self, in_width: int, out_width: int, kernel: int, *, size: int, stride: int = 1, **options: Any
+    ) -> None:
         super().__init__(in_width, out_width, kernel, stride=stride, bias=options.pop("bias", False), **options)
         total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
         self.before, self.after = total // 2, total - total // 2
