@@ -58,3 +58,20 @@ class Positions(Input):
 @dataclass(frozen=True, kw_only=True)
 class Index(Input):
     """Rows of the batch among all spots of the slide: int64 (n,)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeighbourTiles(Input):
+    """Tiles of the lattice neighbours of each spot: uint8 (n, k, 3, px, px), and bool (n, k) which exist.
+
+    Attributes
+    ----------
+    px, mpp
+        Of the tiles.
+    offsets
+        Array (column, row) steps to the neighbours.
+    """
+
+    px: int = 224
+    mpp: Mpp = None
+    offsets: tuple[tuple[int, int], ...] = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))

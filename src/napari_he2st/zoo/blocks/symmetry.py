@@ -26,9 +26,17 @@ def mean_over_symmetries(network: Callable[[Tensor], Tensor], images: Tensor) ->
 
 def random_symmetry(images: Tensor) -> Tensor:
     """Each image (n, …, px, px) under a symmetry of its own, all eight equally likely."""
-    drawn = torch.randint(8, (len(images),))
-    result = torch.empty_like(images)
-    for number, view in enumerate(eight_symmetries(images)):
-        here = (drawn == number).to(images.device)
-        result[here] = view[here]
-    return result
+    return random_symmetries(images)[0]
+
+
+def random_symmetries(*stacks: Tensor) -> list[Tensor]:
+    """Several stacks of images, each (n, …, px, px): row i of all of them under the same random symmetry."""
+    drawn = torch.randint(8, (len(stacks[0]),))
+    results = []
+    for images in stacks:
+        result = torch.empty_like(images)
+        for number, view in enumerate(eight_symmetries(images)):
+            here = (drawn == number).to(images.device)
+            result[here] = view[here]
+        results.append(result)
+    return results
