@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from napari.utils.notifications import show_info
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QCheckBox, QFileDialog, QFormLayout, QLabel, QLineEdit, QPushButton
+from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QLineEdit
 from superqt.utils import qdebounced
 
-from napari_he2st.analysis.metrics import METRICS
 from napari_he2st.core import keys
 from napari_he2st.engine.compare import Comparison, compare
 from napari_he2st.engine.report import write_report, write_table
-from napari_he2st.engine.session import Result
 from napari_he2st.gui.docks.base import Dock
 from napari_he2st.gui.gene_map import unit_of
 from napari_he2st.gui.side_by_side import Pair
-from napari_he2st.gui.widgets.gene_table import Column, GeneTable
+from napari_he2st.gui.widgets.gene_table import GeneTable
 from napari_he2st.gui.widgets.result_chooser import ResultChooser
 from napari_he2st.gui.widgets.scatter import Scatter
 

@@ -70,7 +70,14 @@ class DomainsDock(Dock):
         self.body.addWidget(self.chooser)
         self.body.addWidget(self.note)
         self.body.addLayout(form)
-        for widget in (more, self.legend, self.over, self.agreement, QLabel("Marker genes of the chosen domain"), self.table):
+        for widget in (
+            more,
+            self.legend,
+            self.over,
+            self.agreement,
+            QLabel("Marker genes of the chosen domain"),
+            self.table,
+        ):
             self.body.addWidget(widget)
         self.button = self.add_button("Find domains", "Group the spots by their expression", self._find)
         self.method.currentIndexChanged.connect(lambda _: self._show_options())
