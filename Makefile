@@ -23,7 +23,7 @@ help:
 demo: $(INSTALLED)
 	@mkdir -p demo
 	@if [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ]; then \
-	  $(BIN)/python docs/tour.py --window; \
+	  $(BIN)/python docs/tour.py --open; \
 	else \
 	  $(XVFB) $(BIN)/python docs/tour.py --out demo; \
 	fi

@@ -147,6 +147,14 @@ def test_spots_at_one_place(tissue, name):
     assert len(segment(name, section(np.log1p(adata.X), np.zeros((400, 2))), smooth=3).labels) == 400
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"genes": 0}, {"components": 0}, {"smooth": -1}, {"neighbours": 0}, {"resolution": -0.5}]
+)
+def test_settings_out_of_range(tissue, wrong):
+    with pytest.raises(He2stError, match=f"{next(iter(wrong))!r} has to be at least"):
+        segment("leiden", tissue[0], None, **wrong)
+
+
 def test_kmeans_needs_a_number(tissue):
     with pytest.raises(He2stError, match="number of domains"):
         segment("kmeans", tissue[0], None)

@@ -61,21 +61,22 @@ def embed(adata: AnnData, *, genes: int, components: int, smooth: int) -> Embedd
     ------
     SchemaError
         No gene is left.
+    He2stError
+        A setting is out of its range.
     """
+    check_setting("genes", genes, 1)
+    check_setting("components", components, 1)
+    check_setting("smooth", smooth, 0)
     X = logged(adata)
     kept = np.zeros(adata.n_obs, dtype=bool)
     for block in blocks(X):
         kept |= np.isfinite(block).any(axis=1)
     with np.errstate(invalid="ignore"):  # a gene with an unknown value has variance NaN: that is the test
-        variances = (
-            np.concatenate([np.empty(0), *(b[kept].var(axis=0) for b in blocks(X))]) if kept.any() else np.empty(0)
-        )
+        variances = np.concatenate([np.empty(0), *(b[kept].var(axis=0) for b in blocks(X))]) if kept.any() else np.empty(0)
     usable = np.flatnonzero(variances > 1e-12)
     if len(usable) == 0:
-        raise SchemaError(
-            f"None of the {adata.n_vars} genes is known in all {int(kept.sum())} spots and varies",
-            todo="Drop genes that are mostly unmeasured, or choose another result",
-        )
+        message = f"None of the {adata.n_vars} genes is known in all {int(kept.sum())} spots and varies"
+        raise SchemaError(message, todo="Drop spots that are mostly unmeasured, or choose another result")
     chosen = np.sort(usable[np.argsort(-variances[usable], kind="stable")[:genes]])
     found = _principal_components(_columns(X, chosen)[kept], components)
     if smooth > 0:
@@ -91,6 +92,13 @@ def embed(adata: AnnData, *, genes: int, components: int, smooth: int) -> Embedd
         "genes_constant": int((variances <= 1e-12).sum()),
     }
     return Embedding(found, kept, report)
+
+
+def check_setting(name: str, value: float, least: float) -> None:
+    """Refuse a setting below ``least``."""
+    if not value >= least:
+        message = f"The setting {name!r} has to be at least {least}, not {value}"
+        raise He2stError(message, todo="Choose a larger value")
 
 
 def check_request(n_domains: int | None, n_spots: int) -> None:

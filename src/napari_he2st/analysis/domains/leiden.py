@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_he2st.analysis.domains import domain_method
-from napari_he2st.analysis.domains.embedding import check_request, domains_of, embed
+from napari_he2st.analysis.domains.embedding import check_request, check_setting, domains_of, embed
 from napari_he2st.analysis.graphs import knn_graph
 from napari_he2st.core.errors import He2stError
 from napari_he2st.core.types import Domains
@@ -60,8 +60,10 @@ def leiden(
     Raises
     ------
     He2stError
-        The number of domains is impossible.
+        The number of domains is impossible, or a setting out of its range.
     """
+    check_setting("neighbours", neighbours, 1)
+    check_setting("resolution", resolution, 0)
     embedding = embed(adata, genes=genes, components=components, smooth=smooth)
     check_request(n_domains, len(embedding))
     params: dict[str, Any] = {"method": "leiden", "seed": seed, "resolution": resolution, "smooth": smooth}
