@@ -59,9 +59,19 @@ def _read_measured(path: str) -> list[LayerData]:
 
 
 def open_sample() -> list[LayerData]:
-    """Open the section that ships with the package: its slide and its measured expression."""
-    dock_of(napari.current_viewer(), "Slide").open_sample()
-    return _NO_LAYER
+    """Open the section that ships with the package: its slide now, its measured expression a moment later.
+
+    Napari wants a layer from a sample, so the section is read here, within a second.
+    """
+    from napari_he2st.data.samples import sample_section
+    from napari_he2st.gui.docks.slide import slide_of
+
+    section = sample_section()
+    slide = slide_of(section)
+    viewer = napari.current_viewer()
+    if viewer is not None:
+        dock_of(viewer, "Slide").add_section(section, slide)
+    return [slide_layer_data(slide)]
 
 
 def open_workspace() -> None:

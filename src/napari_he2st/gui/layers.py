@@ -10,13 +10,12 @@ from weakref import ref
 
 import numpy as np
 from napari.layers import Image, Labels, Points, Shapes
-from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
-from napari_he2st.core.geometry import level0_from_world, um_from_px, world_from_level0
+from napari_he2st.core.geometry import level0_from_world, um_from_px
 from napari_he2st.core.types import Grid, Region
 from napari_he2st.engine.session import Session
-from napari_he2st.gui.colours import domain_colour
+from napari_he2st.gui.domain_map import DomainMap
 from napari_he2st.gui.gene_map import METADATA, UNITS, GeneMap, Mode
 from napari_he2st.gui.rasters import outline_of, raster_of
 from napari_he2st.gui.side_by_side import SideBySide
@@ -76,7 +75,7 @@ class SlideLayers:
         self.side_by_side = SideBySide(viewer)
         self._slides: dict[str, Image] = {}
         self._maps: dict[str, GeneMap] = {}
-        self._domains: dict[str, Labels | Points] = {}
+        self._domains: dict[str, DomainMap] = {}
         self._masks: dict[str, Image] = {}
         self._regions: dict[str, Shapes] = {}
         self._tiles: Image | None = None
@@ -273,7 +272,8 @@ class SlideLayers:
             self._hidden = []
         elif not self._hidden:
             over = [gene_map.layer for gene_map in self._maps.values()]
-            self._hidden = [layer for layer in (*over, *self._domains.values()) if layer.visible]
+            over += [domain_map.layer for domain_map in self._domains.values()]
+            self._hidden = [layer for layer in over if layer.visible]
             for layer in self._hidden:
                 layer.visible = False
 
@@ -293,10 +293,10 @@ class SlideLayers:
             self._maps[name].layer.refresh()
 
     def _result_removed(self, name: str) -> None:
-        self._drop(self._domains.pop(name, None))
-        gene_map = self._maps.pop(name, None)
-        if gene_map is not None:
-            self._drop(gene_map.layer)
+        for maps in (self._domains, self._maps):
+            gone = maps.pop(name, None)
+            if gone is not None:
+                self._drop(gone.layer)
 
     def _selection_changed(self) -> None:
         """Bring the current result to the front; every visible map follows the current gene."""
@@ -325,36 +325,18 @@ class SlideLayers:
 
     def domains_layer(self, result: str) -> Labels | Points | None:
         """The layer of a result's domains."""
-        return self._domains.get(result)
+        domain_map = self._domains.get(result)
+        return None if domain_map is None else domain_map.layer
 
     def _domains_changed(self, result: str) -> None:
-        self._drop(self._domains.pop(result, None))
-        domains = self.session.domains.get(result)
-        if domains is None or result not in self._maps:
+        domains, gene_map = self.session.domains.get(result), self._maps.get(result)
+        if domains is None or gene_map is None:
             return
-        gene_map, item = self._maps[result], self.session.results[result]
-        facts: dict[str, Any] = {"name": f"Domains — {item.title}", "units": UNITS}
-        if gene_map.raster is not None:
-            image = np.zeros(gene_map.raster.shape, dtype=np.uint16)
-            gene_map.raster.paint(image, domains.labels + 1)
-            colours = {i + 1: domain_colour(i) for i in range(domains.n_domains)}
-            colormap = DirectLabelColormap(color_dict={None: "transparent", **colours})
-            place = {"scale": gene_map.raster.scale_um, "translate": gene_map.raster.translate_um}
-            layer: Labels | Points = Labels(image, colormap=colormap, **place, **facts)
+        if result in self._domains:
+            self._domains[result].show(domains)
         else:
-            colour = [domain_colour(i) if i >= 0 else "transparent" for i in domains.labels]
-            position = world_from_level0(item.grid.xy, item.grid.mpp)
-            size = item.grid.spot_um
-            layer = Points(
-                position,
-                features={"domain": domains.names_of_spots()},
-                face_color=colour,
-                size=size,
-                border_width=0,
-                **facts,
-            )
-        self._domains[result] = layer
-        self.viewer.add_layer(layer)
+            self._domains[result] = DomainMap(gene_map, domains)
+        self._put(self._domains[result].layer)
 
 
 def _drawing(inks: NDArray[np.uint8], name: str, step_um: Any, at_um: Any, **facts: Any) -> Image:

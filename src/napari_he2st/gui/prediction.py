@@ -141,8 +141,7 @@ def model_facts(row: dict[str, Any], manifest: Manifest | None) -> dict[str, str
     known = scores[np.isfinite(scores)]
     if known.size:
         facts["Held-out r"] = f"median {np.median(known):.2f}, best {known.max():.2f} (unseen sections, per gene)"
-    facts["Resolution"] = (
-        f"every {manifest.pitch_um:g} µm, from tiles of {manifest.tile_px * manifest.mpp:.0f} µm at {manifest.mpp:.3g} µm/px"
-    )
+    tile_um = manifest.tile_px * manifest.mpp
+    facts["Resolution"] = f"every {manifest.pitch_um:g} µm, from tiles of {tile_um:.0f} µm at {manifest.mpp:.3g} µm/px"
     facts["Note"] = manifest.notes
     return facts

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 Callback = Callable[[Any], None]
 
 
-class _Failed(Exception):
+class _WorkError(Exception):
     """Carries a RuntimeError out of a generator."""
 
 
@@ -135,7 +135,7 @@ def run(
         owner.destroyed.connect(task._abandon)
 
     def failed(error: Exception) -> None:
-        if isinstance(error, _Failed) and isinstance(error.__cause__, Exception):
+        if isinstance(error, _WorkError) and isinstance(error.__cause__, Exception):
             error = error.__cause__
         tell(error, name)
         task._call(on_error, error)
@@ -174,7 +174,7 @@ def _quiet(function: Callable[..., Any], name: str) -> Callable[..., Any]:
             except Cancelled:
                 return None
             except RuntimeError as error:  # of which the worker would not tell
-                raise _Failed from error
+                raise _WorkError from error
 
         steps.__name__ = steps.__qualname__ = name
         return steps

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _EMPTY = (
     "Open an H&E slide, or a folder or h5ad file of measured spatial transcriptomics. "
-    "You can also drop it on the canvas, or choose File > Open Sample > napari-he2st."
+    "You can also drop it on the canvas."
 )
 
 
@@ -51,6 +51,9 @@ class SlideDock(Dock):
         self._detection: Detection | None = None
         self.hint = QLabel(_EMPTY)
         self.hint.setWordWrap(True)
+        self.sample_button = QPushButton("Open the sample section")
+        self.sample_button.setToolTip("A breast tumour section with measured expression, to try everything with")
+        self.sample_button.clicked.connect(lambda *_: self.open_sample())
         self.slides = Combo("The slide that all docks work on")
         self.slides.activated.connect(lambda _: self.session.select(slide=self.slides.currentText()))
         self.close_button = QPushButton("Close slide")
@@ -60,6 +63,7 @@ class SlideDock(Dock):
         self.pixel_size.hide()
         self.pixel_size.chosen.connect(self._mpp_chosen)
         self.body.addWidget(self.hint)
+        self.body.addWidget(self.sample_button)
         row = QHBoxLayout()
         row.addWidget(self.slides, 1)
         row.addWidget(self.close_button)
@@ -137,6 +141,10 @@ class SlideDock(Dock):
         """Open the section that ships with the package."""
         self.run(_read_sample, name="Opening the sample section", on_done=self._measured)
 
+    def add_section(self, section: Section, slide: Slide) -> None:
+        """Show a measured section on its slide, once it is known how well they fit."""
+        self.run(_fitted, section, slide, name=f"Checking {section.name}", on_done=self._measured)
+
     def _opened(self, slide: Slide | dict[str, Any]) -> None:
         if not isinstance(slide, dict):
             self.session.add_slide(slide)
@@ -179,7 +187,8 @@ class SlideDock(Dock):
 
     def _show(self) -> None:
         item = self.session.current_slide
-        self.hint.setVisible(item is None)
+        for widget in (self.hint, self.sample_button):
+            widget.setVisible(item is None)
         self.slides.clear()
         self.slides.addItems(list(self.session.slides))
         self.slides.setCurrentText(self.session.slide or "")
@@ -297,12 +306,25 @@ def _read_sample() -> _Measured:
 
 
 def _on_its_slide(section: Section) -> _Measured:
+    return _fitted(section, slide_of(section))
+
+
+def slide_of(section: Section) -> Slide:
+    """The slide that a section lies on, with the pixel size that the section tells.
+
+    Raises
+    ------
+    TruthError
+        The section comes without an image.
+    SlideError
+        Its image cannot be opened.
+    """
     from napari_he2st.data.slides import Slide
 
     if section.slide_path is None:
         todo = "Open the slide it was measured on first, then load it again"
         raise TruthError("This section comes without an image", where=section.name, todo=todo)
-    return _fitted(section, warm_up(Slide.open(section.slide_path, mpp=float(facts_of(section.adata)["mpp"]))))
+    return warm_up(Slide.open(section.slide_path, mpp=float(facts_of(section.adata)["mpp"])))
 
 
 def _fitted(section: Section, slide: Slide) -> _Measured:

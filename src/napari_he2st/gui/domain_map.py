@@ -1,0 +1,74 @@
+"""The layer of a result's domains, recoloured in place when they change."""
+
+from __future__ import annotations
+
+import numpy as np
+from napari.layers import Labels, Points
+from napari.utils.colormaps import CyclicLabelColormap
+from numpy.typing import NDArray
+
+from napari_he2st.core.geometry import world_from_level0
+from napari_he2st.core.types import Domains
+from napari_he2st.gui.colours import domain_colour
+from napari_he2st.gui.gene_map import UNITS, GeneMap
+
+
+class DomainMap:
+    """Domains on the spots of a gene map: Labels where that is an image, Points where it is points.
+
+    Attributes
+    ----------
+    layer
+        Labels count from 1; 0 is no domain.
+    """
+
+    def __init__(self, gene_map: GeneMap, domains: Domains) -> None:
+        self._gene_map = gene_map
+        self.layer: Labels | Points = self._labels(domains) if gene_map.raster is not None else self._points(domains)
+        self.layer.name = f"Domains — {gene_map.result.title}"
+
+    def _labels(self, domains: Domains) -> Labels:
+        raster = self._gene_map.raster
+        return Labels(
+            self._image(domains),
+            colormap=_colours(domains),
+            scale=raster.scale_um,
+            translate=raster.translate_um,
+            units=UNITS,
+        )
+
+    def _image(self, domains: Domains) -> NDArray[np.uint16]:
+        raster = self._gene_map.raster
+        image = np.zeros(raster.shape, dtype=np.uint16)
+        raster.paint(image, domains.labels + 1)
+        return image
+
+    def _points(self, domains: Domains) -> Points:
+        grid = self._gene_map.result.grid
+        return Points(
+            world_from_level0(grid.xy, grid.mpp),
+            features={"domain": domains.names_of_spots()},
+            face_color=_colours_of_spots(domains),
+            size=grid.spot_um,
+            border_width=0,
+            units=UNITS,
+        )
+
+    def show(self, domains: Domains) -> None:
+        """Show other domains of the same spots."""
+        if isinstance(self.layer, Labels):
+            self.layer.colormap = _colours(domains)
+            self.layer.data = self._image(domains)
+        else:
+            self.layer.features = {"domain": domains.names_of_spots()}
+            self.layer.face_color = _colours_of_spots(domains)
+
+
+def _colours(domains: Domains) -> CyclicLabelColormap:
+    """Cyclic, though it never comes around: napari compiles code, for a second or two, to map labels directly."""
+    return CyclicLabelColormap(colors=["transparent", *map(domain_colour, range(max(domains.n_domains, 1)))])
+
+
+def _colours_of_spots(domains: Domains) -> list[str]:
+    colours = [*map(domain_colour, range(domains.n_domains)), "transparent"]  # label −1 takes the last
+    return [colours[label] for label in domains.labels]
