@@ -65,8 +65,7 @@ class Comparison:
 def compare(predicted: AnnData, measured: AnnData) -> Comparison:
     """Compare two results on one slide.
 
-    Every measured spot is paired with the nearest predicted one within half a measured pitch, in level-0
-    pixels. Genes are matched by symbol and by Ensembl identifier.
+    Every measured spot is paired with the nearest predicted one, see :func:`match_spots`. Genes are matched by symbol and by Ensembl identifier.
 
     Parameters
     ----------
@@ -123,15 +122,19 @@ def compare(predicted: AnnData, measured: AnnData) -> Comparison:
 def match_spots(predicted: Grid, measured: Grid) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows of both grids that belong together: for each measured spot the nearest predicted one.
 
+    On either axis it may be half a pitch away (of the coarser of the two), so that a spot is paired with
+    the lattice cell it lies in.
+
     Raises
     ------
     TruthError
-        None lies within half a measured pitch.
+        None lies that near.
     """
     from scipy.spatial import cKDTree
 
-    reach_px = 0.5 * measured.pitch_um / measured.mpp
-    distance, nearest = cKDTree(predicted.xy).query(measured.xy, distance_upper_bound=reach_px * (1 + 1e-6))
+    reach_px = 0.5 * max(predicted.pitch_um, measured.pitch_um) / measured.mpp
+    bound = reach_px * (1 + 1e-6)
+    distance, nearest = cKDTree(predicted.xy).query(measured.xy, p=np.inf, distance_upper_bound=bound)
     rows = np.flatnonzero(np.isfinite(distance))
     if not len(rows):
         message = f"No predicted spot lies within {reach_px:.0f} px of a measured one"

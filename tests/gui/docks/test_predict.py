@@ -7,7 +7,7 @@ import pytest
 
 from napari_he2st.core.progress import Control
 from napari_he2st.core.types import Chunk, Region
-from napari_he2st.gui.docks.predict import REGIONS, VIEW, WHOLE, PredictDock
+from napari_he2st.gui.docks.predict import REGIONS, SPOTS, VIEW, WHOLE, PredictDock
 from napari_he2st.gui.prediction import Run
 
 WAIT_MS = 30_000
@@ -128,3 +128,16 @@ def test_a_system_without_weights_cannot_run(dock, qtbot):
 
 def test_the_area_starts_with_the_whole_slide(dock):
     assert dock.area.currentText() == WHOLE
+
+
+def test_measured_spots_are_predicted_where_they_lie(dock, qtbot, measured, scattered_grid):
+    dock.area.setCurrentText(SPOTS)
+    assert "Load measured expression" in dock.cost.text()
+    assert not dock.run_button.isEnabled()
+    grid = scattered_grid(20)
+    dock.session.add_adata(measured(grid, np.ones((20, 2)), ["ERBB2", "GAPDH"]), dock.session.slide)
+    qtbot.waitUntil(lambda: dock.run_button.isEnabled(), timeout=WAIT_MS)
+    dock.run_button.click()
+    name = dock.session.result
+    qtbot.waitUntil(lambda: dock.session.results[name].adata is not None, timeout=WAIT_MS)
+    np.testing.assert_array_equal(dock.session.results[name].adata.obsm["spatial"], grid.xy)

@@ -72,7 +72,9 @@ def embed(adata: AnnData, *, genes: int, components: int, smooth: int) -> Embedd
     for block in blocks(X):
         kept |= np.isfinite(block).any(axis=1)
     with np.errstate(invalid="ignore"):  # a gene with an unknown value has variance NaN: that is the test
-        variances = np.concatenate([np.empty(0), *(b[kept].var(axis=0) for b in blocks(X))]) if kept.any() else np.empty(0)
+        variances = (
+            np.concatenate([np.empty(0), *(b[kept].var(axis=0) for b in blocks(X))]) if kept.any() else np.empty(0)
+        )
     usable = np.flatnonzero(variances > 1e-12)
     if len(usable) == 0:
         message = f"None of the {adata.n_vars} genes is known in all {int(kept.sum())} spots and varies"

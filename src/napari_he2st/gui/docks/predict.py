@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from napari_he2st.engine.predict import Estimate
     from napari_he2st.zoo.bundle import Bundle
 
-WHOLE, VIEW, REGIONS = "Whole slide", "Current view", "Drawn regions"
+WHOLE, VIEW, REGIONS, SPOTS = "Whole slide", "Current view", "Drawn regions", "Measured spots"
 _SPECIES = ("human", "mouse", "rat", "zebrafish")
 
 
@@ -68,6 +68,7 @@ class PredictDock(Dock):
         self.listen(self.session.selection_changed, self._slide_selected)
         self.listen(self.session.slide_changed, self._changed)
         self.listen(self.session.regions_changed, self._changed)
+        self.listen(self.session.result_added, self._result_added)
 
     def _predictor_box(self) -> QGroupBox:
         box = QGroupBox("Predictor")
@@ -105,7 +106,7 @@ class PredictDock(Dock):
     def _area_box(self) -> QGroupBox:
         box = QGroupBox("Where")
         self.area = Combo("What to predict")
-        self.area.addItems([WHOLE, VIEW, REGIONS])
+        self.area.addItems([WHOLE, VIEW, REGIONS, SPOTS])
         self.area.currentTextChanged.connect(self._changed)
         self.draw_button = QPushButton("Draw")
         self.draw_button.setToolTip("Draw regions on the slide: click corners, double-click to close")
@@ -239,6 +240,10 @@ class PredictDock(Dock):
         self._show_doubts()
         self._changed()
 
+    def _result_added(self, name: str) -> None:
+        if self.area.currentText() == SPOTS and self.session.results[name].kind == "measured":
+            self._changed()
+
     def _draw(self) -> None:
         if self.session.slide is not None:
             self.area.setCurrentText(REGIONS)
@@ -252,6 +257,7 @@ class PredictDock(Dock):
         self._grid = None
         self.draw_button.setVisible(self.area.currentText() == REGIONS)
         self.update_button.setVisible(self.area.currentText() == VIEW)
+        self.pitch.setEnabled(self.area.currentText() != SPOTS)
         self._show_state()
         self._plan_soon()
 
@@ -260,7 +266,11 @@ class PredictDock(Dock):
         item = self.session.current_slide
         if item is None or self._bundle is None or self._running is not None:
             return
-        if self._regions(item.name) != []:
+        if self.area.currentText() == SPOTS:
+            grid = self._measured_grid(item.name)
+            if grid is not None:
+                self._plan_ready(grid)
+        elif self._regions(item.name) != []:
             self.with_mask(item, self._plan)
 
     def _plan(self, mask: TissueMask) -> None:
@@ -282,6 +292,14 @@ class PredictDock(Dock):
         if self.area.currentText() == VIEW:
             return [self.layers.current_view(slide)]
         return self.session.regions[slide] if self.area.currentText() == REGIONS else None
+
+    def _measured_grid(self, slide: str) -> Grid | None:
+        """Spots of the measured result to predict at: the current one, or the first on the slide."""
+        on_slide = [r for r in self.session.results.values() if r.slide == slide and r.kind == "measured"]
+        current = self.session.current_result
+        if current in on_slide:
+            return current.grid
+        return on_slide[0].grid if on_slide else None
 
     def _plan_ready(self, grid: Grid) -> None:
         self._grid = grid
@@ -316,6 +334,8 @@ class PredictDock(Dock):
             self.cost.setText("Choose a trained predictor.")
         elif self._regions(self.session.current_slide.name) == []:
             self.cost.setText("Draw a region over tissue.")
+        elif self.area.currentText() == SPOTS and self._measured_grid(self.session.current_slide.name) is None:
+            self.cost.setText("Load measured expression first, in the Slide dock.")
         elif self._grid is None:
             self.cost.setText("Laying out tiles …")
         elif not len(self._grid):
