@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from anndata import AnnData
 from scipy.stats import pearsonr
 
-from napari_he2st.core.errors import GeneError, OutputError, SchemaError, TruthError
+from napari_he2st.core.errors import GeneError, OutputError, SchemaError, TruthError, UnknownNameError
 from napari_he2st.core.schema import provenance
 from napari_he2st.engine.compare import compare
 from napari_he2st.engine.report import write_report, write_table
@@ -88,10 +89,89 @@ def test_what_cannot_be_compared_is_refused(measured: AnnData, predicted: AnnDat
         compare(predicted, renamed)
 
 
+def test_genes_are_found_by_identifier_where_the_symbol_changed(measured: AnnData, predicted: AnnData) -> None:
+    identifiers = [f"ENSG{i:011d}" for i in range(4)]
+    measured.var["ensembl"] = [f"{i}.3" for i in identifiers]
+    predicted.var["ensembl"] = [identifiers[1], identifiers[0], identifiers[2]]
+    expected = compare(predicted, measured).table
+    measured.var_names = ["NEU", *GENES[1:]]  # ERBB2 under another symbol
+    found = compare(predicted, measured)
+    assert found.genes == ["CD3E", "NEU", "FLAT"]
+    np.testing.assert_allclose(found.table["pcc"], expected["pcc"])
+
+
+def test_the_difference_is_predicted_minus_measured(measured: AnnData, predicted: AnnData) -> None:
+    result = compare(predicted, measured)
+    expected = predicted[:, "ERBB2"].X[result.index_predicted] - measured[:, "ERBB2"].X[result.index_measured]
+    np.testing.assert_allclose(result.difference("ERBB2"), expected[:, 0], rtol=1e-6)
+    with pytest.raises(UnknownNameError, match="ERBB2"):
+        result.difference("ERBB1")
+
+
+def test_sparse_and_unknown_values(measured: AnnData, predicted: AnnData) -> None:
+    from scipy.sparse import csr_matrix
+
+    predicted.X[3, 0] = np.nan
+    expected = compare(predicted, measured)
+    measured.X = csr_matrix(measured.X)
+    result = compare(predicted, measured)
+    pd.testing.assert_frame_equal(result.table, expected.table)
+    assert result.table.set_index("gene").loc["CD3E", "n"] == 39
+    assert sorted(result.spots["n"].unique()) == [2, 3]
+
+
+def test_held_out_scores_stand_beside_those_of_this_section(measured: AnnData, predicted: AnnData) -> None:
+    predicted.var["held_out_pcc"] = [0.1, 0.2, np.nan]
+    table = compare(predicted, measured).table.set_index("gene")
+    assert table.loc["ERBB2", "held_out_pcc"] == pytest.approx(0.2)
+
+
+def test_different_pixel_sizes_are_called_so(measured: AnnData, predicted: AnnData) -> None:
+    predicted.uns["he2st"]["mpp"] = 0.505
+    assert not any("pixel sizes" in w for w in compare(predicted, measured).warnings)
+    predicted.uns["he2st"]["mpp"] = 0.25
+    assert any("(0.25 and 0.5 µm)" in w for w in compare(predicted, measured).warnings)
+
+
 def test_domains_are_scored_against_labels(measured: AnnData, predicted: AnnData) -> None:
     measured.obs["label"] = np.where(measured.obsm["spatial"][:, 0] > 700, "tumour", "stroma")
+    measured.obs["other"] = None
     predicted.obs["domain"] = np.where(predicted.obsm["spatial"][:, 0] > 720, "D1", "D2")
-    assert compare(predicted, measured).summary["ari"] == pytest.approx(1)
+    summary = compare(predicted, measured).summary
+    assert summary["labels"] == "label"
+    assert summary["ari"] == summary["nmi"] == pytest.approx(1)
+    assert compare(predicted, measured, labels="other").summary["ari"] is None
+    with pytest.raises(UnknownNameError, match="Did you mean label"):
+        compare(predicted, measured, labels="lable")
+
+
+def test_the_summary_is_json(measured: AnnData, predicted: AnnData) -> None:
+    measured.obs["label"] = "stroma"
+    predicted.obs["domain"] = "none"
+    summary = compare(predicted, measured).summary
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+def test_the_table_holds_no_spreadsheet_formula(measured: AnnData, predicted: AnnData, tmp_path: Path) -> None:
+    names = {"FLAT": "=HYPERLINK(1)"}
+    measured.var_names = [names.get(g, g) for g in measured.var_names]
+    predicted.var_names = [names.get(g, g) for g in predicted.var_names]
+    comparison = compare(predicted, measured)
+    text = write_table(comparison, tmp_path / "genes.csv").read_text(encoding="utf-8")
+    assert "\n'=HYPERLINK(1)," in text
+    assert "=HYPERLINK(1)" in set(comparison.table["gene"])
+
+
+def test_a_report_of_an_unknown_gene_is_refused(measured: AnnData, predicted: AnnData, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="CD3E"):
+        write_report(compare(predicted, measured), tmp_path / "report.html", gene="CD3D")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_report_where_nothing_correlates(measured: AnnData, predicted: AnnData, tmp_path: Path) -> None:
+    predicted.X[:] = 1
+    page = write_report(compare(predicted, measured), tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<td>genes without pcc</td><td>3</td>" in page
 
 
 def test_the_report_needs_nothing_else_and_escapes_names(measured: AnnData, predicted: AnnData, tmp_path: Path) -> None:

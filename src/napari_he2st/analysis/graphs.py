@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 _SQUARE_4 = ((-1, 0), (0, -1), (0, 1), (1, 0))
 _SQUARE_8 = (*_SQUARE_4, (-1, -1), (-1, 1), (1, -1), (1, 1))
 _HEXAGONAL = ((-1, -1), (-1, 1), (0, -2), (0, 2), (1, -1), (1, 1))
+_STEPS: dict[tuple[str, int | None], tuple[tuple[int, int], ...]] = {
+    ("square", None): _SQUARE_4,
+    ("square", 4): _SQUARE_4,
+    ("square", 8): _SQUARE_8,
+    ("hexagonal", None): _HEXAGONAL,
+    ("hexagonal", 6): _HEXAGONAL,
+}
 
 
 def nearest(points: NDArray, k: int) -> NDArray[np.intp]:
@@ -68,8 +75,8 @@ def lattice_graph(grid: Grid, neighbours: Literal[4, 6, 8] | None = None) -> csr
     """
     if grid.lattice == "irregular":
         return knn_graph(grid.xy, neighbours or 6)
-    offsets = {"square": {None: _SQUARE_4, 4: _SQUARE_4, 8: _SQUARE_8}, "hexagonal": {None: _HEXAGONAL, 6: _HEXAGONAL}}
-    if neighbours not in offsets[grid.lattice]:
+    steps = _STEPS.get((grid.lattice, neighbours))
+    if steps is None:
         message = f"A {grid.lattice} lattice does not have {neighbours} neighbours"
         raise SchemaError(message)
     index = grid.index - grid.index.min(axis=0, initial=0)
@@ -77,7 +84,7 @@ def lattice_graph(grid: Grid, neighbours: Literal[4, 6, 8] | None = None) -> csr
     key = index[:, 0] * width + index[:, 1]
     order = np.argsort(key)
     rows, cols = [], []
-    for down, right in offsets[grid.lattice][neighbours]:
+    for down, right in steps:
         wanted = key + down * width + right
         place = np.minimum(np.searchsorted(key[order], wanted), max(len(key) - 1, 0))
         there = np.flatnonzero(key[order][place] == wanted) if len(key) else np.empty(0, np.intp)

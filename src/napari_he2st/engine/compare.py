@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from napari_he2st.analysis.metrics import METRICS
 from napari_he2st.analysis.metrics.table import per_gene, per_spot, summarise
 from napari_he2st.core import keys
-from napari_he2st.core.errors import GeneError, SchemaError, TruthError
+from napari_he2st.core.errors import SchemaError, TruthError
 from napari_he2st.core.expression import unit_of
+from napari_he2st.core.registry import unknown_name
 from napari_he2st.core.schema import check_expression, facts_of, grid_of
 from napari_he2st.core.types import Grid
 from napari_he2st.data.truth.genes import match_genes
@@ -61,21 +62,38 @@ class Comparison:
     facts_measured: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
 
+    def column(self, gene: str) -> int:
+        """Column of a gene; raises :class:`~napari_he2st.core.errors.UnknownNameError` where it was not compared."""
+        if gene not in self.genes:
+            raise unknown_name("compared gene", gene, self.genes)
+        return self.genes.index(gene)
 
-def compare(predicted: AnnData, measured: AnnData) -> Comparison:
+    def difference(self, gene: str) -> NDArray[np.float32]:
+        """Predicted minus measured expression of a gene, float32, shape (pairs,); NaN where one is unknown."""
+        column = self.column(gene)
+        return self.predicted[:, column] - self.measured[:, column]
+
+
+def compare(predicted: AnnData, measured: AnnData, *, labels: str | None = None) -> Comparison:
     """Compare two results on one slide.
 
-    Every measured spot is paired with the nearest predicted one, see :func:`match_spots`. Genes are matched by symbol and by Ensembl identifier.
+    Every measured spot is paired with the nearest predicted one, see :func:`match_spots`. Genes are
+    matched by symbol, and those whose symbol is not measured by Ensembl identifier.
 
     Parameters
     ----------
     predicted, measured
-        Expression in our schema. Domains or labels in ``obs`` of both are compared too.
+        Expression in our schema.
+    labels
+        Column of the measured ``obs`` that predicted domains (``obs["domain"]``) are compared with; by
+        default ``"label"``, or else ``"domain"``, where there is one.
 
     Raises
     ------
     SchemaError
         The two have different expression scales, or one does not follow the schema.
+    UnknownNameError
+        The measured data have no such labels.
     TruthError
         No spot of one lies near a spot of the other.
     GeneError
@@ -101,7 +119,7 @@ def compare(predicted: AnnData, measured: AnnData) -> Comparison:
         "genes_predicted": predicted.n_vars,
         "genes_measured": measured.n_vars,
         **summarise(table, grid=matched),
-        **_label_agreement(predicted.obs.iloc[index_predicted], measured.obs.iloc[index_measured]),
+        **_label_agreement(predicted.obs.iloc[index_predicted], measured.obs.iloc[index_measured], labels),
     }
     return Comparison(
         genes,
@@ -115,7 +133,7 @@ def compare(predicted: AnnData, measured: AnnData) -> Comparison:
         summary,
         facts_predicted,
         facts_measured,
-        _warnings(facts_predicted, summary),
+        _warnings(facts_predicted, facts_measured, summary),
     )
 
 
@@ -151,12 +169,12 @@ def _check_scales(predicted: dict[str, Any], measured: dict[str, Any]) -> None:
 
 def _match_genes(predicted: AnnData, measured: AnnData) -> tuple[NDArray[np.intp], NDArray[np.intp], list[str]]:
     wanted = list(map(str, predicted.var_names))
-    if keys.ENSEMBL in predicted.var and not set(wanted) & set(map(str, measured.var_names)):
-        wanted = [str(e) or s for e, s in zip(predicted.var[keys.ENSEMBL], wanted, strict=True)]
+    if keys.ENSEMBL in predicted.var:
+        symbols = set(map(str, measured.var_names))
+        pairs = zip(wanted, map(str, predicted.var[keys.ENSEMBL]), strict=True)
+        wanted = [symbol if symbol in symbols or not ensembl else ensembl for symbol, ensembl in pairs]
     match = match_genes(wanted, measured)
     columns_predicted = np.flatnonzero(match.indices >= 0)
-    if not len(columns_predicted):
-        raise GeneError("The two share no gene", todo="Check that they are of one species and use the same names")
     columns_measured = match.indices[columns_predicted]
     return columns_predicted, columns_measured, [str(measured.var_names[i]) for i in columns_measured]
 
@@ -166,20 +184,29 @@ def _dense(X: Any, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray
     return np.asarray(part.toarray() if hasattr(part, "toarray") else part, dtype=np.float32)
 
 
-def _label_agreement(predicted: DataFrame, measured: DataFrame) -> dict[str, float]:
-    """ARI and NMI between the predicted domains and the best annotation of the measured spots."""
-    theirs = next((name for name in _LABELS if name in measured), None)
+def _label_agreement(predicted: DataFrame, measured: DataFrame, labels: str | None) -> dict[str, Any]:
+    """ARI and NMI between the predicted domains and the labels of the measured spots; None where no spot has both."""
+    if labels is not None and labels not in measured:
+        raise unknown_name("column of labels", labels, list(map(str, measured)))
+    theirs = labels or next((name for name in _LABELS if name in measured), None)
     if keys.DOMAIN not in predicted or theirs is None:
         return {}
     groups = np.asarray(predicted[keys.DOMAIN]), np.asarray(measured[theirs])
-    return {name: float(METRICS[name].function(*groups)) for name in ("ari", "nmi")}
+    scores = {name: METRICS[name].function(*groups) for name in ("ari", "nmi")}
+    return {"labels": theirs, **{name: score if np.isfinite(score) else None for name, score in scores.items()}}
 
 
-def _warnings(predicted: dict[str, Any], summary: dict[str, Any]) -> list[str]:
+def _warnings(predicted: dict[str, Any], measured: dict[str, Any], summary: dict[str, Any]) -> list[str]:
     warnings = []
     training = [str(fingerprint) for fingerprint in predicted.get("training_slides", ())]
     if predicted.get("slide_fingerprint") in training:
         warnings.append("The predictor was trained on this very section: these scores are not held-out.")
+    sizes = float(predicted["mpp"]), float(measured["mpp"])
+    if abs(sizes[0] - sizes[1]) > 0.02 * max(sizes):
+        warnings.append(
+            f"The two state different pixel sizes ({sizes[0]:.3g} and {sizes[1]:.3g} µm): one of them is wrong, "
+            "or they belong to differently scaled images and spots are paired wrongly."
+        )
     missing = summary["spots_measured"] - summary["spots_matched"]
     if missing:
         warnings.append(f"{missing} of {summary['spots_measured']} measured spots have no predicted spot nearby.")

@@ -14,6 +14,7 @@ import numpy as np
 from napari_he2st.core import keys
 from napari_he2st.core.atomic import atomic_write
 from napari_he2st.core.expression import unit_of
+from napari_he2st.data.export.csv import inert
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,8 +36,9 @@ td:first-child, th:first-child { text-align: left } img { max-width: 100% }
 
 def write_table(comparison: Comparison, path: str | Path, *, force: bool = False) -> Path:
     """Write the scores per gene as CSV; raises :class:`~napari_he2st.core.errors.OutputError`."""
+    table = comparison.table.assign(gene=inert(comparison.table["gene"]))
     with atomic_write(path, force=force) as aside:
-        comparison.table.to_csv(aside, index=False, float_format="%.6g")
+        table.to_csv(aside, index=False, float_format="%.6g")
     return Path(path)
 
 
@@ -58,6 +60,8 @@ def write_report(comparison: Comparison, path: str | Path, *, gene: str | None =
     ------
     OutputError
         The file exists or cannot be written.
+    UnknownNameError
+        The gene was not compared.
     """
     page = _page(comparison, gene or _best_gene(comparison))
     with atomic_write(path, force=force) as aside:
@@ -137,18 +141,18 @@ def _picture(figure: Figure, text: str) -> str:
 
 
 def _maps(comparison: Comparison, gene: str) -> Figure:
-    column = comparison.genes.index(gene)
+    column, difference = comparison.column(gene), comparison.difference(gene)
     measured, predicted = comparison.measured[:, column], comparison.predicted[:, column]
     both = np.concatenate([measured, predicted])
     low, high = np.nanpercentile(both, [1, 99]) if np.isfinite(both).any() else (0, 1)
-    reach = float(np.nanmax(np.abs(predicted - measured), initial=1e-6))
+    reach = float(np.nanmax(np.abs(difference), initial=1e-6))
     figure = _figure(11, 3.8)
     panels = figure.subplots(1, 3)
     unit = unit_of(comparison.facts_measured["scale"])
     for axes, values, title, limits, cmap in (
         (panels[0], measured, "measured", (low, high), "viridis"),
         (panels[1], predicted, "predicted", (low, high), "viridis"),
-        (panels[2], predicted - measured, "predicted − measured", (-reach, reach), "RdBu_r"),
+        (panels[2], difference, "predicted − measured", (-reach, reach), "RdBu_r"),
     ):
         _map(axes, comparison, values, limits, cmap, f"{gene}, {title}", unit)
     return figure
@@ -181,7 +185,7 @@ def _distribution(comparison: Comparison, gene: str) -> Figure:
         left.axvline(float(np.mean(pcc)), color="#cc3311", label=f"mean {np.mean(pcc):.3f}")
         left.legend()
     left.set(xlabel="Pearson correlation over spots", ylabel="genes")
-    column = comparison.genes.index(gene)
+    column = comparison.column(gene)
     right.scatter(comparison.measured[:, column], comparison.predicted[:, column], s=9, color="#4477aa", alpha=0.6)
     unit = unit_of(comparison.facts_measured["scale"])
     right.set(xlabel=f"measured, {unit}", ylabel=f"predicted, {unit}", title=gene)

@@ -59,9 +59,8 @@ def write_domains(adata: AnnData, domains: Domains) -> None:
     """Write domains into ``obs["domain"]``, and how they were found into the provenance."""
     import pandas as pd
 
-    names = [f"D{label + 1}" if label >= 0 else "none" for label in domains.labels]
-    order = [f"D{i + 1}" for i in range(domains.n_domains)]
-    adata.obs[keys.DOMAIN] = pd.Categorical(names, categories=[*order, "none"] if "none" in names else order)
+    order = [*domains.titles, "none"] if (domains.labels < 0).any() else domains.titles
+    adata.obs[keys.DOMAIN] = pd.Categorical(domains.names_of_spots(), categories=order)
     how = ", ".join(f"{name}={value}" for name, value in domains.params.items())
     adata.uns[keys.UNS] = {**facts_of(adata), "domains": how}
 

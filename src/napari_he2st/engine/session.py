@@ -19,6 +19,7 @@ from napari_he2st.core import keys
 from napari_he2st.core.errors import He2stError, UnknownNameError
 from napari_he2st.core.schema import facts_of, grid_of
 from napari_he2st.core.types import Chunk, Domains, Grid, Region
+from napari_he2st.engine.segment import write_domains
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -245,10 +246,7 @@ class Session:
         self.domains[result] = domains
         adata = self.results[result].adata
         if adata is not None:
-            import pandas as pd
-
-            order = [*domains.titles, "none"] if (domains.labels < 0).any() else domains.titles
-            adata.obs[keys.DOMAIN] = pd.Categorical(domains.names_of_spots(), categories=order)
+            write_domains(adata, domains)
         self.domains_changed.emit(result)
 
     def rename_domain(self, result: str, label: int, name: str) -> None:

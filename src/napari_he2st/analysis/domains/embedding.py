@@ -134,4 +134,5 @@ def _principal_components(values: NDArray[np.float32], components: int) -> NDArr
     spread, axes = spread[::-1][:components], axes[:, ::-1][:, :components]
     axes = axes[:, spread > 1e-6 * spread[0]]  # the rest is rounding of a matrix of lower rank
     signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
-    return values @ (axes * signs).astype(np.float32)
+    result: NDArray[np.float32] = values @ (axes * signs).astype(np.float32)
+    return result

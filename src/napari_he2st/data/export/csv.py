@@ -48,13 +48,13 @@ def write_csv(adata: AnnData, path: Path, slide: Slide | None, *, genes: str | l
     xy_px = np.asarray(adata.obsm[keys.SPATIAL], dtype=np.float64)
     xy_um = geometry.um_from_px(xy_px, facts["mpp"])
     kind = "measured" if facts["kind"] == "measured" else "predicted (research use only)"
-    table = pd.DataFrame({"spot": _inert(adata.obs_names), "kind": kind})
+    table = pd.DataFrame({"spot": inert(adata.obs_names), "kind": kind})
     for name, values in zip(("x_px", "y_px", "x_um", "y_um"), (*xy_px.T, *xy_um.T), strict=True):
         table[name] = values
     for name in (keys.LABEL, keys.DOMAIN):
         if name in adata.obs:
-            table[name] = _inert(adata.obs[name].astype(object).fillna(""))
-    header = _inert(adata.var_names[columns])
+            table[name] = inert(adata.obs[name].astype(object).fillna(""))
+    header = inert(adata.var_names[columns])
 
     def block(start: int) -> pa.Table:
         X = adata.X[start : start + _ROWS]
@@ -78,6 +78,6 @@ def _columns(adata: AnnData, genes: str | list[str]) -> np.ndarray:
     return match.found
 
 
-def _inert(texts: Iterable[str]) -> list[str]:
+def inert(texts: Iterable[str]) -> list[str]:
     """Cells that no spreadsheet takes for a formula: those that start like one get an apostrophe."""
     return [f"'{text}" if str(text)[:1] in ("=", "+", "-", "@", "\t", "\r") else str(text) for text in texts]
