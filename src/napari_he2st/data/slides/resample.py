@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 SAME = 0.01
 """Factors that differ by less are treated as equal: scanners state pixel sizes no better than that."""
@@ -46,9 +45,9 @@ def plan_cut(
     """Plan patches of ``size`` whose pixels are ``factor`` level pixels wide, around ``centres`` of a level.
 
     At a factor of 1 the pixels are taken as they are, at other whole factors the mean over each pixel's area;
-    in both cases windows begin at the nearest level pixel. Else, ``exact`` filters as torch's and Pillow's
-    antialiased bilinear resizing do, at sub-pixel positions; otherwise windows begin at the nearest level
-    pixel and are blurred and interpolated, three to four times faster.
+    windows then begin at the nearest level pixel. At other factors pixels are averaged in whole blocks, blurred
+    and interpolated, within a mean of 0.6 grey levels of the antialiased bilinear resizing of torch and Pillow
+    (2 to 3 times faster).
 
     Parameters
     ----------
@@ -59,7 +58,7 @@ def plan_cut(
     factor
         Level pixels per patch pixel.
     exact
-        Which filter to use at factors that are not whole.
+        Interpolate at the very positions; otherwise windows are whole level pixels, which is faster.
     same
         Relative difference up to which a factor counts as whole.
     """
@@ -68,8 +67,8 @@ def plan_cut(
         window = size[0] * whole, size[1] * whole
         return Cut(size, window, _nearest(centres, window), None if whole == 1 else _mean)
     if exact or factor < 1:
-        return _antialiased(centres, size, factor)
-    return _blurred(centres, size, factor)
+        return _at_positions(centres, size, factor)
+    return _at_pixels(centres, size, factor)
 
 
 def _nearest(centres: NDArray[np.float64], window: tuple[int, int]) -> NDArray[np.int64]:
@@ -80,33 +79,43 @@ def _mean(window: NDArray[np.uint8], number: int, out: NDArray[np.uint8]) -> Non
     cv2.resize(window, (out.shape[1], out.shape[0]), dst=out, interpolation=cv2.INTER_AREA)
 
 
-def _antialiased(centres: NDArray[np.float64], size: tuple[int, int], factor: float) -> Cut:
-    field = np.asarray(size) * factor
-    margin = max(1.0, factor)  # how far the triangle filter reaches
-    corners = centres - field / 2
-    origins = np.floor(corners - margin).astype(np.int64)
-    offsets = corners - origins
-    window = (math.ceil(field[0] + 2 * margin) + 1, math.ceil(field[1] + 2 * margin) + 1)
+def _at_positions(centres: NDArray[np.float64], size: tuple[int, int], factor: float) -> Cut:
+    block = max(1, int(factor))
+    rest = factor / block
+    corners = centres - np.asarray(size) * factor / 2
+    origins = np.floor(corners).astype(np.int64) - 2 * block  # room for blur and interpolation
+    shifts = (corners - origins) / block + (rest - 1) / 2  # centre of the first patch pixel
+    width, height = ((math.ceil(side * rest) + 5) * block for side in size)
 
-    def resize(pixels: NDArray[np.uint8], number: int, out: NDArray[np.uint8]) -> None:
-        x, y = offsets[number]
-        box = (x, y, x + field[0], y + field[1])
-        out[:] = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR, box=box))
+    def resize(window: NDArray[np.uint8], number: int, out: NDArray[np.uint8]) -> None:
+        matrix = np.array([[rest, 0, shifts[number, 0]], [0, rest, shifts[number, 1]]])
+        # OpenCV warps four channels in half the time that three take.
+        pixels = cv2.cvtColor(_smooth(window, block, rest), cv2.COLOR_RGB2RGBA)
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        pixels = cv2.warpAffine(pixels, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB, dst=out)
 
-    return Cut(size, window, origins, resize)
+    return Cut(size, (width, height), origins, resize)
 
 
-def _blurred(centres: NDArray[np.float64], size: tuple[int, int], factor: float) -> Cut:
-    whole = int(factor)  # this much by means, the rest (1 to 2) by blur and interpolation
-    window = round(size[0] * factor / whole) * whole, round(size[1] * factor / whole) * whole
-    reduced = window[0] // whole, window[1] // whole
-    # A pixel passes detail like a Gaussian of 0.58 pixels; the blur makes up the difference.
-    sigma = 0.58 * math.sqrt((factor / whole) ** 2 - 1)
+def _at_pixels(centres: NDArray[np.float64], size: tuple[int, int], factor: float) -> Cut:
+    block = int(factor)
+    rest = factor / block
+    window = round(size[0] * rest) * block, round(size[1] * rest) * block
 
-    def resize(pixels: NDArray[np.uint8], number: int, out: NDArray[np.uint8]) -> None:
-        if whole > 1:
-            pixels = cv2.resize(pixels, reduced, interpolation=cv2.INTER_AREA)
-        blurred = cv2.GaussianBlur(pixels, (3, 3), sigma, borderType=cv2.BORDER_REPLICATE)
-        cv2.resize(blurred, size, dst=out, interpolation=cv2.INTER_LINEAR)
+    def resize(window: NDArray[np.uint8], number: int, out: NDArray[np.uint8]) -> None:
+        cv2.resize(_smooth(window, block, rest), size, dst=out, interpolation=cv2.INTER_LINEAR)
 
     return Cut(size, window, _nearest(centres, window), resize)
+
+
+def _smooth(window: NDArray[np.uint8], block: int, rest: float) -> NDArray[np.uint8]:
+    """Means over blocks, then the blur that ``rest`` (1 to 2, or below 1: none) pixels per sample need."""
+    if block > 1:
+        size = window.shape[1] // block, window.shape[0] // block
+        window = np.asarray(cv2.resize(window, size, interpolation=cv2.INTER_AREA))
+    if rest <= 1:
+        return window
+    # Fitted to antialiased bilinear resizing on histology; interpolation itself adds the rest of the blur.
+    sigma = 0.47 * math.sqrt(rest**2 - 1)
+    return np.asarray(cv2.GaussianBlur(window, (3, 3), sigma, borderType=cv2.BORDER_REPLICATE))

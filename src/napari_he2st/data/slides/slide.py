@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 CACHE_BYTES = 96 * 2**20
 """Decoded tiles kept for drawing and for virtual levels, per slide."""
 
+MAX_REGION_PX = 16_000
+"""Width and height that :meth:`Slide.read` returns at most."""
+
 _BLOCK_PX = 512
 """Chunks of :meth:`Slide.pyramid` are whole tiles, about this wide: fewer, and still quick to draw."""
 
@@ -162,7 +165,7 @@ class Slide:
         TileError
             A part of it is damaged.
         SlideError
-            A size or ``mpp`` is not above zero, or the slide is closed.
+            A size or ``mpp`` is not above zero, a size is above 16,000, or the slide is closed.
         """
         pixels, ok = self._read(x, y, (width, height), check_mpp(mpp))
         if not ok:
@@ -197,7 +200,8 @@ class Slide:
         threads
             How many threads decode.
         exact
-            Antialiased resizing at factors that are not whole; otherwise a faster, close filter.
+            Resize from the very positions at factors that are not whole; otherwise from whole pixels of the
+            level, which is faster.
 
         Yields
         ------
@@ -275,8 +279,12 @@ class Slide:
 
     def _read(self, x: float, y: float, size: tuple[int, int], mpp: float) -> tuple[NDArray[np.uint8], bool]:
         """One region, and whether it is whole: a stream of a single patch."""
-        if min(size) < 1 or not np.isfinite([x, y]).all():
-            raise SlideError(f"A region of {size[0]} × {size[1]} pixels at ({x}, {y}) cannot be read", where=self.name)
+        if not 1 <= min(size) <= max(size) <= MAX_REGION_PX or not np.isfinite([x, y]).all():
+            raise SlideError(
+                f"A region of {size[0]} × {size[1]} pixels at ({x}, {y}) cannot be read",
+                where=self.name,
+                todo=f"Read parts of 1 to {MAX_REGION_PX} pixels",
+            )
         self._check_open()
         centre = np.array([[x, y]]) + np.array(size) * mpp / self.mpp / 2
         same = min(SAME, 0.5 / max(size))  # the far edge must not be off by more than half a pixel

@@ -139,11 +139,12 @@ class _Reader:
         to_tile = -(-high // (shape.tile_width, shape.tile_height))
         # A patch that lies outside the slide has an empty range.
         needed: dict[int, None] = {}
+        columns, pending = shape.columns, self._pending
         bounds = np.concatenate([from_tile, to_tile], axis=1).tolist()
         for patch, (column0, row0, column1, row1) in enumerate(bounds, first):
             for row in range(row0, row1):
-                for tile in range(row * shape.columns + column0, row * shape.columns + column1):
-                    self._pending.setdefault(tile, []).append(patch)
+                for tile in range(row * columns + column0, row * columns + column1):
+                    pending.setdefault(tile, []).append(patch)
                     needed[tile] = None
         self._needed.append(list(needed))
 
@@ -160,10 +161,10 @@ class _Reader:
         shape = self._shape
         buffer = getattr(self._local, "buffer", None)
         if buffer is None:
-            buffer = self._local.buffer = np.empty((shape.tile_height, shape.tile_width, 3), dtype=np.uint8)
-        width, height = self._cut.window
+            buffer = self._local.buffer = tile_buffer(shape.tile_height, shape.tile_width)
+        (width, height), columns = self._cut.window, shape.columns
         for tile, patches in work:
-            row, column = divmod(tile, shape.columns)
+            row, column = divmod(tile, columns)
             pixels, intact = self._pyramid.decode(self._level, column, row, buffer)
             left, top = column * shape.tile_width, row * shape.tile_height
             right = min(left + shape.tile_width, shape.width)
@@ -175,6 +176,17 @@ class _Reader:
                 place[:] = 255 if pixels is None else pixels[y0 - top : y1 - top, x0 - left : x1 - left]
                 if not intact:
                     self._ok[patch] = False
+
+
+def tile_buffer(height: int, width: int) -> NDArray[np.uint8]:
+    """Memory for a decoded tile, 16 bytes off the boundaries of 32 bytes.
+
+    On these boundaries libjpeg-turbo writes past the processor's cache, which makes decoding into a buffer
+    that is read again at once half as fast again.
+    """
+    memory = np.empty(height * width * 3 + 48, dtype=np.uint8)
+    start = (16 - memory.ctypes.data) % 32
+    return memory[start : start + height * width * 3].reshape(height, width, 3)
 
 
 def _finish(futures: list[Future[None]]) -> None:

@@ -123,7 +123,7 @@ def _local_spread(channel: NDArray[np.uint8], window: int) -> NDArray[np.float32
     values = channel.astype(np.float32)
     mean = cv2.blur(values, (window, window))
     square = cv2.sqrBoxFilter(values, cv2.CV_32F, (window, window))
-    return np.sqrt(np.maximum(square - mean * mean, 0))
+    return np.asarray(np.sqrt(np.maximum(square - mean * mean, 0)), dtype=np.float32)
 
 
 def _glass_level(green: NDArray[np.uint8]) -> int:
@@ -158,7 +158,7 @@ def _drop_small(tissue: NDArray[np.uint8], stained: NDArray[np.uint8], area_px: 
     share = np.bincount(pieces.ravel(), weights=stained.ravel(), minlength=len(area)) / np.maximum(area, 1)
     keep = (area >= area_px) & (share > 0.05)
     keep[0] = False  # label 0 is the background
-    return keep[pieces].astype(np.uint8)
+    return np.asarray(keep[pieces], dtype=np.uint8)
 
 
 def _odd(size: float) -> int:

@@ -94,10 +94,11 @@ class TiffSource(Source):
         planes = self._planes[level]
         index = row * self.levels[level].columns + column
         parts = []
-        for offset, size in zip(planes.offsets[:, index], planes.sizes[:, index], strict=True):
+        for plane in range(len(planes.offsets)):
+            size = int(planes.sizes[plane, index])
             if size == 0:  # a sparse file leaves empty tiles out
                 return None
-            data = self._file.read(int(offset), int(size))
+            data = self._file.read(int(planes.offsets[plane, index]), size)
             try:
                 parts.append(planes.decode(data, out if len(planes.offsets) == 1 else None))
             except (RuntimeError, ValueError, TypeError, OSError) as error:
