@@ -44,7 +44,7 @@ def compare(
     if report is not None:
         write_report(comparison, report, force=force)
     for warning in comparison.warnings:
-        console.note(warning)
+        console.warn(warning)
     if as_json:
         console.print_json(comparison.summary)
     else:

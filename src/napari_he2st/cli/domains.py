@@ -33,11 +33,12 @@ def domains(
     """Group spots into tissue domains, written into the h5ad as obs["domain"]."""
     from napari_he2st.core.atomic import check_output
     from napari_he2st.data.export import export
-    from napari_he2st.engine.segment import segment
+    from napari_he2st.engine.segment import segment, write_domains
 
     options = read_pairs(option)
     check_output(output, force=force, inputs=(source,))
     adata = read_expression(source)
     found = segment(adata, method, n_domains=n, seed=seed, **options)
+    write_domains(adata, found)
     export(adata, "h5ad", output, force=force)
     console.note(f"{output}: {found.n_domains} domains ({method}).")

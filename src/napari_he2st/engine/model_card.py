@@ -61,7 +61,7 @@ def model_card(bundle: Bundle) -> str:
             "|---|---|---|---|---|",
             *(
                 f"| {_SPLITS[s['kind']]} | {', '.join(s['scored'])} | {', '.join(s['trained'])} "
-                f"| {s['mean_pcc']:.3f} | {s['median_pcc']:.3f} |"
+                f"| {_number(s['mean_pcc'])} | {_number(s['median_pcc'])} |"
                 for s in facts.splits
             ),
         ]
@@ -78,8 +78,13 @@ def model_card(bundle: Bundle) -> str:
             f"| gene | {' | '.join(_SPLITS[kind] for kind in by_split)} |",
             f"|---|{'---|' * len(by_split)}",
             *(
-                f"| {facts.genes[i]} | {' | '.join(f'{values[i]:.3f}' for values in by_split.values())} |"
+                f"| {facts.genes[i]} | {' | '.join(_number(values[i]) for values in by_split.values())} |"
                 for i in ranked
             ),
         ]
     return "\n".join(lines) + "\n"
+
+
+def _number(score: float | None) -> str:
+    """A score as text; a constant prediction has none."""
+    return "–" if score is None or np.isnan(score) else f"{score:.3f}"
