@@ -140,7 +140,7 @@ class GeneMap:
         values = self.result.column(self.label)[rows]
         self.values[rows] = values
         if self.raster is not None:
-            self.raster.paint(self.layer.data, values, rows)
+            self.raster.paint(self.layer.data, self.values, rows)
         self._known += int(np.isfinite(values).sum())
         if self._known >= _REFIT * max(self._fitted, 1) or self._known == len(self.values):
             self._fit_limits()

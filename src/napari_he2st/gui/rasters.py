@@ -16,6 +16,9 @@ MAX_RASTER_PX = 4096
 _STAMP_PX = 3
 """Width in pixels of an irregular spot where the map is not at its limit."""
 
+_PIXELS_PER_SPOT = 8
+"""Pixels of an index map per spot, beyond a million: they decide what a gene change costs."""
+
 
 @dataclass(frozen=True)
 class Raster:
@@ -27,41 +30,52 @@ class Raster:
         Rows and columns of the image.
     scale_um, translate_um
         Size of a pixel (y, x) and world position (y, x) of the centre of pixel (0, 0), micrometres.
+    source
+        Spot that each pixel shows, intp, shape (rows × columns,); the number of spots where it shows none.
     pixels
-        Flat pixel indices of each spot, intp, shape (spots, pixels per spot); an index equal to the image's
-        size marks a pixel outside of it.
+        Flat index of the one pixel of each spot, intp, shape (spots,); None where a spot has several.
     """
 
     shape: tuple[int, int]
     scale_um: tuple[float, float]
     translate_um: tuple[float, float]
-    pixels: NDArray[np.intp]
+    source: NDArray[np.intp]
+    pixels: NDArray[np.intp] | None = None
 
     def empty(self) -> NDArray[np.float32]:
         """An image of NaN: nothing is known anywhere."""
         return np.full(self.shape, np.nan, dtype=np.float32)
 
-    def paint(self, image: NDArray, values: NDArray, rows: NDArray[np.intp] | slice = slice(None)) -> None:
-        """Write the values of all spots, or of some ``rows``, into an image in place."""
+    def paint(self, image: NDArray, values: NDArray, rows: NDArray[np.intp] | None = None) -> None:
+        """Write the values of all spots into an image in place; elsewhere it becomes NaN, or 0 if of integers.
+
+        With ``rows``, only these spots have to be written.
+        """
         flat = image.reshape(-1)
-        pixels = self.pixels[rows]
-        for column in range(pixels.shape[1]):
-            target = pixels[:, column]
-            inside = target < flat.size
-            flat[target[inside]] = values[inside]
+        if rows is not None and self.pixels is not None:
+            flat[self.pixels[rows]] = values[rows]
+            return
+        padded = np.zeros(len(values) + 1, dtype=image.dtype)
+        padded[:-1] = values
+        if padded.dtype.kind == "f":
+            padded[-1] = np.nan
+        np.take(padded, self.source, out=flat, mode="clip")
 
 
 def raster_of(grid: Grid) -> Raster:
     """One pixel per spot on a square lattice; small stamps on an index map for any other."""
     pitch_px = float(px_from_um(grid.pitch_um, grid.mpp))
+    if not len(grid):
+        return Raster((1, 1), (grid.pitch_um, grid.pitch_um), (0.0, 0.0), np.zeros(1, np.intp))
     if grid.lattice == "square" and _is_regular(grid, pitch_px):
-        low = grid.index.min(axis=0) if len(grid) else np.zeros(2, np.intp)
-        cells = grid.index - low
-        shape = tuple((cells.max(axis=0) + 1).tolist()) if len(grid) else (1, 1)
-        origin = np.median(grid.xy - cells[:, ::-1] * pitch_px, axis=0) if len(grid) else np.zeros(2)
-        pixels = (cells[:, 0] * shape[1] + cells[:, 1])[:, None]
+        cells = grid.index - grid.index.min(axis=0)
+        shape = tuple((cells.max(axis=0) + 1).tolist())
+        origin = np.median(grid.xy - cells[:, ::-1] * pitch_px, axis=0)
+        pixels = cells[:, 0] * shape[1] + cells[:, 1]
+        source = np.full(shape[0] * shape[1], len(grid), dtype=np.intp)
+        source[pixels] = np.arange(len(grid))
         pitch = (grid.pitch_um, grid.pitch_um)
-        return Raster(shape, pitch, _pair(world_from_level0(origin, grid.mpp)), pixels)
+        return Raster(shape, pitch, _pair(world_from_level0(origin, grid.mpp)), source, pixels)
     return _stamped(grid)
 
 
@@ -77,25 +91,30 @@ def outline_of(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _is_regular(grid: Grid, pitch_px: float) -> bool:
     """Whether the spots lie where their lattice index says, to a tenth of the pitch."""
     offsets = grid.xy - grid.index[:, ::-1] * pitch_px
-    return len(grid) == 0 or float(np.ptp(offsets, axis=0).max()) < 0.1 * pitch_px
+    return float(np.ptp(offsets, axis=0).max()) < 0.1 * pitch_px
 
 
 def _stamped(grid: Grid) -> Raster:
     low, high = grid.xy.min(axis=0), grid.xy.max(axis=0)
     spot_px = float(px_from_um(grid.spot_um, grid.mpp))
-    cell_px = max(spot_px / _STAMP_PX, float((high - low).max() + 2 * spot_px) / MAX_RASTER_PX)
+    width, height = high - low + 2 * spot_px
+    most = min(MAX_RASTER_PX**2, max(1024**2, _PIXELS_PER_SPOT * len(grid)))
+    cell_px = max(spot_px / _STAMP_PX, max(width, height) / MAX_RASTER_PX, (width * height / most) ** 0.5)
     radius = int(np.ceil(spot_px / 2 / cell_px))
     cells = np.rint((grid.xy - low) / cell_px).astype(np.intp) + radius
     columns, rows = (cells.max(axis=0) + radius + 1).tolist()
+    source = np.full(rows * columns, len(grid), dtype=np.intp)
     steps = np.arange(-radius, radius + 1)
     dy, dx = (a.ravel() for a in np.meshgrid(steps, steps, indexing="ij"))
     distance = dy**2 + dx**2
-    order = np.argsort(-distance)  # centres are painted last, so that where spots overlap each keeps its own
-    order = order[distance[order] <= (spot_px / 2 / cell_px) ** 2 + 0.25]
-    pixels = (cells[:, 1, None] + dy[order]) * columns + (cells[:, 0, None] + dx[order])
+    spots = np.arange(len(grid))
+    # From the rim to the centre, so that where stamps overlap a spot keeps its middle.
+    for i in np.argsort(-distance, kind="stable"):
+        if distance[i] <= (spot_px / 2 / cell_px) ** 2 + 0.25:
+            source[(cells[:, 1] + dy[i]) * columns + (cells[:, 0] + dx[i])] = spots
     origin = low - radius * cell_px
     scale = float(cell_px * grid.mpp)
-    return Raster((rows, columns), (scale, scale), _pair(world_from_level0(origin, grid.mpp)), pixels)
+    return Raster((rows, columns), (scale, scale), _pair(world_from_level0(origin, grid.mpp)), source)
 
 
 def _pair(yx: NDArray[np.float64]) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anndata
+import pandas as pd
 import pytest
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 
@@ -67,7 +68,7 @@ def test_a_table_is_written_with_its_suffix(open_dock, fill, answer, tmp_path, q
     answer(tmp_path / "table")
     dock.button.click()
     qtbot.waitUntil(lambda: "Written" in dock.status.text.text())
-    assert (tmp_path / "table.csv").read_text().startswith("spot,kind,x_px")
+    assert list(pd.read_csv(tmp_path / "table.csv").columns[:3]) == ["spot", "kind", "x_px"]
     assert dock.button.isEnabled()
 
 
@@ -83,7 +84,7 @@ def test_an_existing_file_is_replaced_only_when_asked(open_dock, fill, answer, t
     answer(target, replace=True)
     dock.button.click()
     qtbot.waitUntil(lambda: "Written" in dock.status.text.text())
-    assert target.read_text().startswith("spot,")
+    assert len(pd.read_csv(target)) == 60
 
 
 def test_a_folder_that_is_missing_is_an_error_with_a_way_out(open_dock, fill, answer, tmp_path, qtbot, monkeypatch):

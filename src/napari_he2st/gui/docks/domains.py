@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -149,16 +150,12 @@ class DomainsDock(Dock):
             tell(error, "Finding domains")
             return
         self.button.setEnabled(False)
+        method, n_domains = self.method.currentText(), self.n_domains.value() or None
         self.run(
-            segment,
-            result.adata,
-            self.method.currentText(),
-            n_domains=self.n_domains.value() or None,
-            seed=self.seed.value(),
+            partial(segment, result.adata, method, n_domains=n_domains, seed=self.seed.value(), **options),
             name="Finding domains",
             on_done=lambda domains: self._found(result.name, domains),
             on_end=lambda: self.button.setEnabled(True),
-            **options,
         )
 
     def _found(self, result: str, domains: Domains) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info
-from qtpy.QtWidgets import QFileDialog, QFormLayout, QLabel, QMessageBox
+from qtpy.QtWidgets import QFormLayout, QLabel
 
 from napari_he2st.core import keys
 from napari_he2st.core.errors import He2stError
@@ -16,6 +17,7 @@ from napari_he2st.gui.docks.base import Dock
 from napari_he2st.gui.widgets.combo import Combo
 from napari_he2st.gui.widgets.options_form import OptionsForm
 from napari_he2st.gui.widgets.result_chooser import ResultChooser
+from napari_he2st.gui.widgets.save_dialog import Target, ask_where
 from napari_he2st.gui.worker import tell
 
 if TYPE_CHECKING:
@@ -77,47 +79,23 @@ class ExportDock(Dock):
         if result is None or result.adata is None:
             return
         entry = EXPORTERS[self.format.currentText()]
-        suffix = entry.facts["suffix"]
-        # The file dialog's own question knows nothing of a suffix that is added afterwards.
-        chosen, _ = QFileDialog.getSaveFileName(
-            self,
-            f"Export {result.title}",
-            f"{result.name} {result.kind}{suffix}".replace(" ", "_"),
-            f"{entry.description} (*{suffix})",
-            options=QFileDialog.Option.DontConfirmOverwrite,
-        )
-        if not chosen:
-            return
-        path = Path(chosen) if Path(chosen).suffix else Path(chosen + suffix)
-        force = path.exists()
-        if force and not self._may_replace(path):
+        name, suffix = f"{result.name} {result.kind}", entry.facts["suffix"]
+        target = ask_where(self, f"Export {result.title}", name=name, suffix=suffix, kind=entry.description)
+        if target is None:
             return
         try:
             options = self.options.values()
         except He2stError as error:
             tell(error, "Exporting")
             return
-        self._write(result, entry.name, path, force, options)
+        self._write(result, entry.name, target, options)
 
-    def _may_replace(self, path: Path) -> bool:
-        question = f"{path.name} exists already. Replace it?"
-        return QMessageBox.question(self, "Export", question) == QMessageBox.StandardButton.Yes
-
-    def _write(self, result: Result, to: str, path: Path, force: bool, options: dict[str, Any]) -> None:
+    def _write(self, result: Result, to: str, target: Target, options: dict[str, Any]) -> None:
         item = self.session.slides.get(result.slide)
         self.button.setEnabled(False)
-        self.run(
-            export,
-            result.adata,
-            to,
-            path,
-            force=force,
-            slide=None if item is None else item.slide,
-            name=f"Exporting {path.name}",
-            on_done=self._written,
-            on_end=self._refresh,
-            **options,
-        )
+        slide = None if item is None else item.slide
+        work = partial(export, result.adata, to, target.path, force=target.force, slide=slide, **options)
+        self.run(work, name=f"Exporting {target.path.name}", on_done=self._written, on_end=self._refresh)
 
     def _written(self, path: Path) -> None:
         self.say(f"Written: {path}")
