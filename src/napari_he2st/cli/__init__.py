@@ -1,1 +1,1 @@
-"""The ``he2st`` command."""
+"""The ``he2st`` command: one file per command, each a thin layer over one engine function."""

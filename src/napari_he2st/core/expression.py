@@ -14,6 +14,14 @@ COUNTS_SCALE = "counts"
 LOG1P_CP10K = "log1p_cp10k"
 """Scale of :func:`log1p_cp10k`, in which measured expression is kept."""
 
+AS_STORED = "as_stored"
+"""Scale of values that are neither counts nor made from counts by us, and of which no more is known."""
+
+
+def unit_of(scale: str) -> str:
+    """An expression scale as it is written in legends: ``"log1p_cp10k"`` → ``"log1p CP10k"``."""
+    return scale.replace("_", " ").replace("cp10k", "CP10k")
+
 
 def log1p_cp10k(counts: Any, totals: Any = None) -> Any:
     """Natural logarithm of 1 + counts per 10,000 of each spot.
@@ -44,7 +52,8 @@ def log1p_cp10k(counts: Any, totals: Any = None) -> Any:
         sums = np.asarray(totals, dtype=np.float64)
     elif sparse:
         rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-        sums = np.bincount(rows, weights=np.nan_to_num(values), minlength=counts.shape[0])
+        weighted = np.bincount(rows, weights=np.nan_to_num(values), minlength=counts.shape[0])
+        sums = np.asarray(weighted, dtype=np.float64)
     else:
         sums = np.nansum(values, axis=1)
     factor = 1e4 / np.where(sums > 0, sums, 1.0)

@@ -63,6 +63,12 @@ class Grid:
     def __len__(self) -> int:
         return len(self.xy)
 
+    @property
+    def cell_um2(self) -> float | None:
+        """Area that one spot stands for, µm²; None on an irregular lattice."""
+        share = {"square": 1.0, "hexagonal": 0.75**0.5}.get(self.lattice)
+        return None if share is None else share * self.pitch_um**2
+
     def take(self, index: NDArray) -> Grid:
         """The spots that an index array or boolean mask selects, in that order."""
         names = None if self.names is None else tuple(np.asarray(self.names, dtype=object)[index])
@@ -103,16 +109,29 @@ class Domains:
         Method and every parameter that leads to this result again.
     embedding
         float32, shape (n, d), or None.
+    names
+        Names that a user has given, one per domain, or None: D1, D2, …
     """
 
     labels: NDArray[np.intp]
     params: dict[str, Any]
     embedding: NDArray[np.float32] | None = None
+    names: tuple[str, ...] | None = None
 
     @property
     def n_domains(self) -> int:
         """How many domains there are."""
         return int(self.labels.max()) + 1 if len(self.labels) else 0
+
+    @property
+    def titles(self) -> list[str]:
+        """Name of each domain."""
+        return [f"D{i + 1}" for i in range(self.n_domains)] if self.names is None else list(self.names)
+
+    def names_of_spots(self) -> list[str]:
+        """Name of each spot's domain; ``"none"`` where it belongs to none."""
+        titles = [*self.titles, "none"]  # label −1 takes the last
+        return [titles[label] for label in self.labels]
 
 
 @dataclass(frozen=True)
@@ -141,7 +160,7 @@ class Transform:
 
     def inverse(self) -> Transform:
         """The map back."""
-        return Transform(np.linalg.inv(self.matrix))
+        return Transform(np.linalg.inv(self.matrix).astype(np.float64))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,7 +27,7 @@ from napari_he2st.data.slides.grid import square_grid
 from napari_he2st.data.slides.tissue import tissue_mask
 from napari_he2st.zoo import inputs as kinds
 from napari_he2st.zoo.base import Input
-from napari_he2st.zoo.encoders.build import Encoder, build
+from napari_he2st.zoo.encoders.build import Encoder, build, spec_of
 
 if TYPE_CHECKING:
     from napari_he2st.data.slides import Slide, TileBatch
@@ -137,7 +137,7 @@ class _TileStream:
         self._source.close()
 
 
-def ahead(source: Iterator[T], depth: int) -> Iterator[T]:
+def ahead(source: Iterator[T], depth: int) -> Generator[T]:
     """Iterate ``source`` in a thread that runs at most ``depth`` items ahead; errors come through."""
     items: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)
     stop = threading.Event()
@@ -166,7 +166,7 @@ def ahead(source: Iterator[T], depth: int) -> Iterator[T]:
 
     thread = threading.Thread(target=work, daemon=True, name="he2st-reader")
 
-    def iterate() -> Iterator[T]:
+    def iterate() -> Generator[T]:
         thread.start()
         try:
             while True:
@@ -193,13 +193,22 @@ def _tiles(supply: Supply, spec: kinds.Tiles) -> Callable[[int, NDArray[np.intp]
 
 def _features(supply: Supply, spec: kinds.Features) -> Callable[[int, NDArray[np.intp]], Tensor]:
     scene = supply.scene
-    mpp = scene.tile_mpp(spec.mpp)
-    stream = supply.tiles(spec.px, mpp)
     encoder = encoder_on(spec.encoder, scene.device)
+    px, mpp = encoder_tile(scene, spec)
+    stream = supply.tiles(px, mpp)
     if spec.standardise == "slide":
-        mean, std = (t.to(scene.device) for t in slide_statistics(scene, spec.encoder, spec.px, mpp))
+        mean, std = (t.to(scene.device) for t in slide_statistics(scene, spec.encoder, px, mpp))
         return lambda number, rows: (encode(encoder, stream.get(number)) - mean) / std
     return lambda number, rows: encode(encoder, stream.get(number))
+
+
+def encoder_tile(scene: Scene, spec: kinds.Features) -> tuple[int, float]:
+    """Width in pixels and pixel size at which a field is read: the encoder's own width.
+
+    Reading it so costs a fraction of resizing it afterwards, and encoders at one width share their tiles.
+    """
+    px = spec_of(spec.encoder).px
+    return px, scene.tile_mpp(spec.mpp) * spec.px / px
 
 
 def _positions(supply: Supply, spec: kinds.Positions) -> Callable[[int, NDArray[np.intp]], Tensor]:

@@ -8,7 +8,7 @@ that a window shows.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_he2st.core import keys
-from napari_he2st.core.errors import UnknownNameError
+from napari_he2st.core.errors import He2stError, UnknownNameError
 from napari_he2st.core.schema import facts_of, grid_of
 from napari_he2st.core.types import Chunk, Domains, Grid, Region
 
@@ -128,6 +128,7 @@ class Session:
         self.domains: dict[str, Domains] = {}
         self.regions: dict[str, list[Region]] = {}
         self.comparison: Comparison | None = None
+        self.compared = ("", "")
         self.slide: str | None = None
         self.result: str | None = None
         self.gene: str | None = None
@@ -225,6 +226,8 @@ class Session:
         """Forget a result and its domains."""
         del self.results[name]
         self.domains.pop(name, None)
+        if name in self.compared:
+            self.set_comparison(None)
         if self.result == name:
             self.select(result=next(iter(self.results), None))
         self.result_removed.emit(name)
@@ -244,26 +247,43 @@ class Session:
         if adata is not None:
             import pandas as pd
 
-            names = [f"D{label + 1}" if label >= 0 else "none" for label in domains.labels]
-            adata.obs[keys.DOMAIN] = pd.Categorical(names)
+            order = [*domains.titles, "none"] if (domains.labels < 0).any() else domains.titles
+            adata.obs[keys.DOMAIN] = pd.Categorical(domains.names_of_spots(), categories=order)
         self.domains_changed.emit(result)
+
+    def rename_domain(self, result: str, label: int, name: str) -> None:
+        """Give a domain of a result another name.
+
+        Raises
+        ------
+        He2stError
+            The name is empty, or another domain has it.
+        """
+        domains, name = self.domains[result], name.strip()
+        names = domains.titles
+        if not name or name == "none" or name in names[:label] + names[label + 1 :]:
+            raise He2stError("A domain needs a name of its own", where=name or "empty name", todo="Choose another")
+        names[label] = name
+        self.set_domains(result, replace(domains, names=tuple(names)))
 
     def set_regions(self, slide: str, regions: list[Region]) -> None:
         """Replace the drawn regions of a slide."""
         self.regions[slide] = list(regions)
         self.regions_changed.emit(slide)
 
-    def set_comparison(self, comparison: Comparison | None) -> None:
-        """Keep the last comparison."""
+    def set_comparison(self, comparison: Comparison | None, *, predicted: str = "", measured: str = "") -> None:
+        """Keep the last comparison, and the names of the two results that were compared."""
         self.comparison = comparison
+        self.compared = (predicted, measured)
         self.comparison_changed.emit()
 
     def select(self, **current: str | None) -> None:
         """Change the current ``slide``, ``result`` or ``gene``; announced once, and only if it changed."""
         changed = {key: value for key, value in current.items() if getattr(self, key) != value}
         for key, value in changed.items():
-            known = {"slide": self.slides, "result": self.results}.get(key)
-            if known is not None and value is not None and value not in known:
+            if (key == "slide" and value is not None and value not in self.slides) or (
+                key == "result" and value is not None and value not in self.results
+            ):
                 raise UnknownNameError(f"There is no {key} named {value!r} in this session")
             setattr(self, key, value)
         if changed:

@@ -271,9 +271,11 @@ def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def _create(folder: Path, grid: Grid, manifest: dict[str, Any]) -> None:
-    names = {} if grid.names is None else {"names": np.asarray(grid.names, dtype=str)}
+    arrays = {"xy": grid.xy, "index": grid.index, "in_tissue": grid.in_tissue}
+    if grid.names is not None:
+        arrays["names"] = np.asarray(grid.names, dtype=str)
     with atomic_write(folder / "grid.npz", force=True) as aside:
-        np.savez(aside, xy=grid.xy, index=grid.index, in_tissue=grid.in_tissue, **names)
+        np.savez(aside, allow_pickle=False, **arrays)
     _array(folder, "expression", len(grid), len(manifest["genes"]))
     manifest["grid"] = {
         "pitch_um": grid.pitch_um,

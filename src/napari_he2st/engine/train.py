@@ -33,6 +33,33 @@ from napari_he2st.zoo.scale import scale_of
 if TYPE_CHECKING:
     from napari_he2st.data.truth import Section
 
+
+@dataclass(frozen=True)
+class About:
+    """What the user says of a bundle; the rest is filled in by training.
+
+    Attributes
+    ----------
+    name
+        Its id, without spaces; by default the system and the number of genes.
+    title
+        For people.
+    organs, species
+        Of the training data.
+    licence
+        Of the bundle.
+    notes
+        What it must not be used for.
+    """
+
+    name: str | None = None
+    title: str | None = None
+    organs: tuple[str, ...] = ()
+    species: tuple[str, ...] = ()
+    licence: str = ""
+    notes: str = ""
+
+
 HVG_SCORED = 250
 """Genes in the headline score: the most variable ones in the training sections of each split."""
 
@@ -72,7 +99,7 @@ def train(
     epochs: int | None = None,
     seed: int = 0,
     device: str = "auto",
-    title: str | None = None,
+    about: About = About(),
     control: Control | None = None,
 ) -> Bundle:
     """Train a system and return its bundle, with scores on sections it had not seen.
@@ -93,8 +120,8 @@ def train(
         See :func:`~napari_he2st.engine.panel.choose_panel`; by default the system's own rule.
     epochs, seed, device
         How to train.
-    title
-        What the bundle is called.
+    about
+        What the bundle says of itself.
     control
         Progress and cancel, from another thread.
 
@@ -113,6 +140,8 @@ def train(
     opened = [TrainingSection.open(section) for section in sections]
     scored = [TrainingSection.open(section) for section in holdout]
     cls = system(name)
+    if not issubclass(cls, Predictor):
+        raise ModelError("This system is no predictor", where=name, todo="Choose one that he2st models lists as such")
     rule = panel if panel is not None else _expression(cls).panel or "hvg:1000"
     genes = choose_panel([s.adata for s in opened], rule)
     fit = _Fit(cls, dict(arguments or {}), list(genes.symbols), opened[0].slide.mpp, epochs, seed, where, control)
@@ -122,7 +151,7 @@ def train(
     splits = [fit.score(kind, train_on, test_on, resolved) for kind, train_on, test_on in _splits(opened, folds)]
     if scored:
         splits.append(fit.score("holdout", opened, scored, resolved))
-    return _bundle(name, fit, fit.members(opened, resolved), opened, splits, title)
+    return _bundle(name, fit, fit.members(opened, resolved), opened, splits, about)
 
 
 def _splits(
@@ -165,20 +194,21 @@ class _Fit:
         self.mpp, self._epochs, self._seed, self._device, self._control = mpp, epochs, seed, device, control
 
     def new_model(self) -> Predictor:
-        """A fresh model with the arguments that the data decide filled in."""
-        known = {"n_genes": len(self.genes)}
-        wanted = inspect.signature(self._cls.__init__).parameters
-        unknown = [key for key in self._arguments if key not in wanted]
-        if unknown:
-            message = f"{self._cls.__name__} has no argument {', '.join(unknown)}"
-            raise ModelError(message, todo=f"It takes {', '.join(k for k in wanted if k != 'self')}")
-        model = self._cls(**{k: v for k, v in known.items() if k in wanted}, **self._arguments)
+        """A fresh model."""
+        model = self._cls(**self.all_arguments())
         model.genes = list(self.genes)
         return model.to(self._device)
 
-    def arguments_of(self) -> dict[str, Any]:
-        """All constructor arguments that a bundle has to remember."""
-        return {"n_genes": len(self.genes), **self._arguments}
+    def all_arguments(self) -> dict[str, Any]:
+        """Constructor arguments, defaults and those that the data decide included: what a bundle remembers."""
+        parameters = {k: v for k, v in inspect.signature(self._cls.__init__).parameters.items() if k != "self"}
+        unknown = [key for key in self._arguments if key not in parameters]
+        if unknown:
+            message = f"{self._cls.__name__} has no argument {', '.join(unknown)}"
+            raise ModelError(message, todo=f"It takes {', '.join(parameters)}")
+        from_data = {"n_genes": len(self.genes)}
+        defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+        return {**defaults, **{k: v for k, v in from_data.items() if k in parameters}, **self._arguments}
 
     def members(self, sections: list[TrainingSection], resolved: Mapping[str, Resolved]) -> list[Predictor]:
         """Fit every member of the ensemble on some sections."""
@@ -239,17 +269,26 @@ class _Fit:
             measured = expression_target(section, self.genes, plain, members[0].extras["scale"]).numpy()
             ok = resolved[section.name].ok
             per_section.append(pcc(self.predict(members, resolved[section.name])[ok], measured[ok]))
-        per_gene = np.nanmean(np.stack(per_section), axis=0)
+        per_gene = _mean_known(per_section)
         variance = expression_variance([s.adata for s in train_on], self.genes)
         headline = per_gene[np.argsort(-variance, kind="stable")[:HVG_SCORED]]
+        known = headline[np.isfinite(headline)]
         return Split(
             kind,
             tuple(s.name for s in train_on),
             tuple(s.name for s in test_on),
             per_gene,
-            float(np.nanmean(headline)),
-            float(np.nanmedian(headline)),
+            float(known.mean()) if len(known) else np.nan,
+            float(np.median(known)) if len(known) else np.nan,
         )
+
+
+def _mean_known(scores: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Mean per gene over the sections in which it has a score; NaN without any, as for a constant prediction."""
+    stacked = np.stack(scores)
+    known = np.isfinite(stacked)
+    total = np.where(known, stacked, 0).sum(axis=0)
+    return np.divide(total, known.sum(axis=0), out=np.full(stacked.shape[1], np.nan), where=known.any(axis=0))
 
 
 def _bundle(
@@ -258,7 +297,7 @@ def _bundle(
     members: list[Predictor],
     sections: list[TrainingSection],
     splits: list[Split],
-    title: str | None,
+    about: About,
 ) -> Bundle:
     """The bundle of a training run, with its provenance and honest scores."""
     model = members[0]
@@ -266,7 +305,7 @@ def _bundle(
     adata = sections[0].adata
     ensembl = adata.var[keys.ENSEMBL].reindex(fit.genes) if keys.ENSEMBL in adata.var else None
     scores = {
-        f"pcc_{kind}": np.nanmean(np.stack([s.pcc for s in splits if s.kind == kind]), axis=0).tolist()
+        f"pcc_{kind}": _mean_known([s.pcc for s in splits if s.kind == kind]).tolist()
         for kind in dict.fromkeys(s.kind for s in splits)
     }
     # The score shown beside genes is the hardest split there is: another patient, then another section.
@@ -274,10 +313,14 @@ def _bundle(
     if shown is not None:
         scores["pcc"] = shown
     manifest = Manifest(
-        name=title or f"{name}-{len(fit.genes)}",
-        title=title or f"{type(model).__name__} on {', '.join(s.name for s in sections)}",
+        name=about.name or f"{name}-{len(fit.genes)}",
+        title=about.title or about.name or f"{type(model).__name__} on {', '.join(s.name for s in sections)}",
+        organs=about.organs,
+        species=about.species,
+        licence=about.licence,
+        notes=about.notes,
         system=name,
-        arguments=fit.arguments_of(),
+        arguments=fit.all_arguments(),
         genes=tuple(fit.genes),
         ensembl=() if ensembl is None else tuple(None if not e else str(e) for e in ensembl.fillna("")),
         scale=_expression(model).scale,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from napari_he2st.data.truth import Section
 
-_BATCH = 64
+_BATCH = 16
 
 
 @dataclass(eq=False)
@@ -103,7 +103,9 @@ def _join(per: str, values: list[Any]) -> Any:
     return values[0] if per == "slide" else torch.cat(values)
 
 
-def expression_target(section: TrainingSection, genes: Sequence[str], target: Expression, fitted: Mapping) -> Tensor:
+def expression_target(
+    section: TrainingSection, genes: Sequence[str], target: Expression, fitted: dict[str, Any]
+) -> Tensor:
     """Training target of a section: float32 (n, genes), in the target's scale, smoothed if it says so."""
     counts, total = section.counts(genes)
     expression = scale_of(target.scale).transform(counts, fitted, total)

@@ -63,12 +63,12 @@ class Bundle:
         """Its name."""
         return self.manifest.name
 
-    @property
+    @cached_property
     def genes(self) -> list[str]:
         """Panel, in the order of the output."""
         return list(self.manifest.genes)
 
-    @property
+    @cached_property
     def scores(self) -> dict[str, float]:
         """Held-out Pearson correlation per gene; NaN where unknown."""
         values = self.manifest.scores.get(_SCORE, (None,) * len(self.manifest.genes))

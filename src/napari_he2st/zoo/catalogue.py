@@ -96,7 +96,7 @@ def models(task: str | None = None) -> list[dict[str, Any]]:
     """
     if task is not None and task not in TASKS:
         raise unknown_name("task", task, list(TASKS))
-    rows = [_bundle_row(name, read_manifest(folder)) for name, folder in bundles().items()]
+    rows = [bundle_row(name, read_manifest(folder)) for name, folder in bundles().items()]
     rows += [_system_row(card) for card in cards().values()]
     return [row for row in rows if task is None or task in row["tasks"]]
 
@@ -122,7 +122,8 @@ def _system_row(card: Card) -> dict[str, Any]:
     }
 
 
-def _bundle_row(name: str, manifest: Manifest) -> dict[str, Any]:
+def bundle_row(name: str, manifest: Manifest) -> dict[str, Any]:
+    """A trained predictor's row in :func:`models`."""
     row = _system_row(card_of(manifest.system))
     row.update(
         slug=name,

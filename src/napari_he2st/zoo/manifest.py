@@ -61,7 +61,7 @@ class Manifest:
         ``notes`` say how each was obtained.
     splits
         One record per honest split: ``kind``, ``trained``, ``scored``, ``genes``, ``mean_pcc``,
-        ``median_pcc``.
+        ``median_pcc`` (None where no gene can be scored).
     notes
         What a user has to know.
     members
@@ -111,6 +111,7 @@ class Manifest:
             raise BundleError(f"{self.name!r} is no name for a bundle", todo=todo)
         scores = {metric: _numbers_or_none(values) for metric, values in self.scores.items()}
         object.__setattr__(self, "scores", scores)
+        object.__setattr__(self, "splits", tuple(_finite(record) for record in self.splits))
         if len(set(self.genes)) != len(self.genes):
             raise BundleError("Gene symbols appear more than once", where=self.name)
         for what, values in {"ensembl": self.ensembl or self.genes, **scores}.items():
@@ -120,6 +121,13 @@ class Manifest:
     def render(self) -> bytes:
         """The file's content; the same facts always give the same bytes."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _finite(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record whose numbers that are not finite are None, as the score of a constant prediction."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()
+    }
 
 
 def _numbers_or_none(values: Iterable[float | None]) -> tuple[float | None, ...]:

@@ -19,12 +19,9 @@ class Scale:
     ----------
     name
         How targets, bundles and provenance name it.
-    unit
-        For legends.
     """
 
     name: ClassVar[str]
-    unit: ClassVar[str]
 
     def fit(self, counts: Any, total: NDArray | None = None, n_measured: int | None = None) -> dict[str, Any]:
         """What has to be known of the training counts; kept in ``extras["scale"]``.
@@ -67,7 +64,7 @@ class Scale:
 class Counts(Scale):
     """Raw counts."""
 
-    name, unit = COUNTS_SCALE, "counts"
+    name = COUNTS_SCALE
 
     def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
         """Counts as float32."""
@@ -81,7 +78,7 @@ class Counts(Scale):
 class Log1pCp10k(Scale):
     """Natural logarithm of 1 + counts per 10,000 of all genes."""
 
-    name, unit = LOG1P_CP10K, "log1p CP10k"
+    name = LOG1P_CP10K
 
     def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
         """See :func:`napari_he2st.core.expression.log1p_cp10k`."""
@@ -95,7 +92,7 @@ class Log1pCp10k(Scale):
 class Log10Cp10k(Scale):
     """Decadic logarithm of 1 + counts per 10,000 of all genes."""
 
-    name, unit = "log10_cp10k", "log10 (1 + CP10k)"
+    name = "log10_cp10k"
 
     def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
         """Natural logarithms over that of 10."""
@@ -109,7 +106,7 @@ class Log10Cp10k(Scale):
 class Log10Cp10kPanel(Scale):
     """Decadic logarithm of 1 + counts per 10,000 of the panel's genes alone (scprep's, as in HisToGene)."""
 
-    name, unit = "log10_cp10k_panel", "log10 (1 + CP10k of the panel)"
+    name = "log10_cp10k_panel"
 
     def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
         """``total`` plays no part, for only the panel counts."""
@@ -123,7 +120,7 @@ class Log10Cp10kPanel(Scale):
 class Log1pCpmPanel(Scale):
     """Natural logarithm of 1 + counts per million of the panel's genes alone (as in M2ORT)."""
 
-    name, unit = "log1p_cpm_panel", "log1p CPM of the panel"
+    name = "log1p_cpm_panel"
 
     def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
         """``total`` plays no part, for only the panel counts."""
@@ -137,7 +134,7 @@ class Log1pCpmPanel(Scale):
 class Log1p(Scale):
     """Natural logarithm of 1 + counts, whatever the library size."""
 
-    name, unit = "log1p", "log1p counts"
+    name = "log1p"
 
     def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
         """``total`` plays no part."""
@@ -151,7 +148,7 @@ class Log1p(Scale):
 class LogShare(Scale):
     """Natural logarithm of a gene's share of a spot's counts, each gene counted once more (as in ST-Net)."""
 
-    name, unit = "log_share", "ln share of counts"
+    name = "log_share"
 
     def fit(self, counts: Any, total: NDArray | None = None, n_measured: int | None = None) -> dict[str, Any]:
         """The number of all genes, for each adds one count to the total."""
@@ -171,7 +168,7 @@ class LogShare(Scale):
 class ZLog1p(Scale):
     """Natural logarithm of 1 + counts, standardised per gene over the training spots (as in BrST-Net)."""
 
-    name, unit = "z_log1p", "standard deviations of log1p counts"
+    name = "z_log1p"
 
     def fit(self, counts: Any, total: NDArray | None = None, n_measured: int | None = None) -> dict[str, Any]:
         """Mean and standard deviation of each gene; one that does not vary is only centred."""
@@ -191,7 +188,7 @@ class ZLog1p(Scale):
 class MinMaxLog10Cp10k(Scale):
     """Decadic logarithm of 1 + CP10k, brought to 0 … 1 per gene over the training spots (as in DeepSpaCE)."""
 
-    name, unit = "minmax_log10_cp10k", "share of the gene's range of log10 (1 + CP10k)"
+    name = "minmax_log10_cp10k"
 
     def fit(self, counts: Any, total: NDArray | None = None, n_measured: int | None = None) -> dict[str, Any]:
         """Smallest value and range of each gene; one that does not vary has range 1."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from napari_he2st.core import geometry, keys
 from napari_he2st.core.errors import GeneError, UnknownNameError
+from napari_he2st.core.expression import unit_of
 from napari_he2st.core.schema import facts_of
 from napari_he2st.data.export.registry import exporter
 from napari_he2st.data.truth.genes import match_genes
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from napari_he2st.data.slides import Slide
-
-UNITS = {"log1p_cp10k": "log1p CP10k", "counts": "counts", "as_stored": "as stored"}
-"""What expression scales are called in figures."""
 
 
 @exporter("png", "Map of one gene over the H&E, with colour bar and scale bar", suffix=".png")
@@ -81,7 +79,7 @@ def write_png(
     spots.set_array(values[known])
     spots.set_clim(low, high if high > low else low + 1)
     axes.add_collection(spots)
-    unit = UNITS.get(facts["scale"], str(facts["scale"]))
+    unit = unit_of(facts["scale"])
     figure.colorbar(spots, ax=axes, label=unit, shrink=0.7)
     said = ("measured" if facts["kind"] == "measured" else "predicted from H&E") + ", research use only"
     axes.set_title(f"{adata.var_names[column]} ({unit})\n{said}", fontsize=10)
@@ -107,7 +105,7 @@ def _most_variable(adata: AnnData) -> int:
         n = np.maximum(known.sum(axis=0), 1)
         filled = np.where(known, X, 0)
         spread = (filled**2).sum(axis=0) / n - (filled.sum(axis=0) / n) ** 2
-    return int(np.nanargmax(np.append(spread, 0)[: adata.n_vars]))
+    return int(np.nan_to_num(spread).argmax())
 
 
 def _draw_tissue(

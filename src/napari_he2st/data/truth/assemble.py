@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from napari_he2st.core import keys
 from napari_he2st.core.errors import GeneError, TruthError
-from napari_he2st.core.expression import LOG1P_CP10K, log1p_cp10k
+from napari_he2st.core.expression import AS_STORED, LOG1P_CP10K, log1p_cp10k
 from napari_he2st.core.schema import check_expression, provenance
 from napari_he2st.core.types import Lattice, Transform
 from napari_he2st.data.truth.genes import without_version
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 X_SOURCE, Y_SOURCE = "x_source", "y_source"
 """Columns of a spot table with the vendor's positions, in pixels."""
-
-AS_STORED = "as_stored"
-"""Expression scale of values that are neither counts nor derived from counts by us."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +114,38 @@ def gene_table(symbols: list[str], ids: list[str] | None, where: Path) -> tuple[
     if any(ensembl):
         genes[keys.ENSEMBL] = ensembl
     return genes, notes
+
+
+def join(spots: DataFrame, counts: Any, names: list[str], where: Path) -> tuple[DataFrame, Any, list[str]]:
+    """Spots in tissue that have counts, their counts, and what was left out, in words.
+
+    Parameters
+    ----------
+    spots
+        Table of the spots in tissue by name; its order is kept.
+    counts, names
+        CSR, and the names of its rows, in any order.
+    where
+        Position file, for messages.
+
+    Raises
+    ------
+    TruthError
+        There are no spots in tissue, or none of them has counts.
+    """
+    if spots.empty:
+        raise TruthError("No spot lies in tissue", where=where, todo="Check that the position file is complete")
+    row_of = {name: row for row, name in enumerate(names)}
+    common = spots.index[spots.index.isin(row_of)]
+    if common.empty:
+        message = f"Counts and positions have no spot in common (counts {names[0]}, positions {spots.index[0]})"
+        raise TruthError(message, where=where, todo="Check that both are of the same section")
+    left_out = {
+        "spots in tissue without counts": len(spots) - len(common),
+        "rows of counts without a spot in tissue": len(names) - len(common),
+    }
+    notes = [f"{n} {what} left out" for what, n in left_out.items() if n]
+    return spots.loc[common], counts[[row_of[name] for name in common]], notes
 
 
 def assemble(

@@ -54,6 +54,9 @@ def read(detection: Detection, name: str, source: Source) -> Section:
     missing = [] if source.image is not None else ["slide image"]
     if keys.UNS in adata.uns:
         check_expression(adata)
+        if source.image_scale is not None:
+            todo = "Leave the image scale out; positions in our own files are those of the slide"
+            raise TruthError("The file's positions have no other scale", where=path, todo=todo)
         if source.mpp is not None:
             adata.uns[keys.UNS] |= {"mpp": source.mpp, "mpp_source": "given"}
         library = str(adata.uns[keys.UNS]["library"])
@@ -65,8 +68,8 @@ def read(detection: Detection, name: str, source: Source) -> Section:
         in_tissue = adata.obs[keys.IN_TISSUE].to_numpy() == 1
         notes += [f"{int((~in_tissue).sum())} spots beside the tissue left out"] if not in_tissue.all() else []
         adata = adata[in_tissue]
-    if adata.n_obs == 0 or adata.n_vars == 0:
-        raise TruthError("There are no spots or no genes", where=path)
+    if 0 in adata.shape or (adata.X is None and keys.COUNTS not in adata.layers):
+        raise TruthError("There are no spots, no genes, or no values", where=path)
     library, pictures = _library(adata, name, path)
     xy = _positions(adata, path)
     frame = _frame(adata, xy, pictures, source, path)

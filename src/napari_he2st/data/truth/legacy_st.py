@@ -24,6 +24,7 @@ from napari_he2st.data.truth.assemble import (
     check_counts,
     check_unique,
     gene_table,
+    join,
 )
 from napari_he2st.data.truth.images import images_in, only_image, scale_of
 from napari_he2st.data.truth.section import Detection, Section, Source, truth_reader
@@ -95,38 +96,24 @@ def read(detection: Detection, name: str, source: Source) -> Section:
     from scipy.sparse import csr_matrix
 
     root = detection.root
-    counts_path, spots_path = _counts(root)[name], _spots(root)[name]
-    found: list[str] = [counts_path.name, spots_path.name]
-    missing: list[str] = []
+    counts_path, spots_path, labels_path = _counts(root)[name], _spots(root)[name], _labels(root).get(name)
     rows, columns, dense = read_matrix(counts_path)
     check_unique(rows, "spots", counts_path)
     counts = csr_matrix(dense)
     check_counts(counts, counts_path)
     genes, notes = gene_table(columns, None, counts_path)
-    spots = _read_spots(spots_path)
-
-    common = spots.index.intersection(rows)  # in the order of the spot file, as neither is sorted
-    if common.empty:
-        keys_shown = f"counts {rows[0]}, spots {spots.index[0] if len(spots) else 'none'}"
-        message = f"Counts and spot file have no spot in common ({keys_shown})"
-        raise TruthError(message, where=spots_path, todo="Check that both are of the same section")
-    left_out = {"spots without counts": len(spots) - len(common), "counts without spot": len(rows) - len(common)}
-    notes += [f"{n} {what} left out" for what, n in left_out.items() if n]
-    position = {row: i for i, row in enumerate(rows)}
-    counts, spots = counts[[position[key] for key in common]], spots.loc[common]
-
-    labels_path = _labels(root).get(name)
+    spots, counts, left_out = join(_read_spots(spots_path), counts, rows, spots_path)
+    notes += left_out
+    frame = _frame(spots, source, spots_path)
+    spots = spots.drop(columns=["new_x", "new_y"])
     if labels_path is not None:
         spots[keys.LABEL], label_notes = _read_labels(labels_path, spots)
-        found.append(labels_path.name)
         notes += label_notes
+    missing: list[str] = []
     image = source.image or only_image(_images(root, name), missing)
-    found += [image.name] if image is not None else []
-    frame = _frame(spots, source, spots_path)
-    adata = assemble(
-        counts, spots.drop(columns=["new_x", "new_y"]), genes, frame, library=name, layout=detection.layout
-    )
+    adata = assemble(counts, spots, genes, frame, library=name, layout=detection.layout)
     patient = re.fullmatch(r"([A-Za-z]+)\d+", name)
+    found = [path.name for path in (counts_path, spots_path, labels_path, image) if path is not None]
     return Section(name, adata, image, detection.layout, patient[1] if patient else None, [*found, *notes], missing)
 
 

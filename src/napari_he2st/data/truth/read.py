@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_he2st.core.errors import TruthError, UnknownNameError
 from napari_he2st.core.registry import unknown_name
@@ -103,9 +103,9 @@ def read_section(
     return section
 
 
-def read_truth(path: str | Path, name: str | None = None, **options: float | str | Path | None) -> AnnData:
+def read_truth(path: str | Path, name: str | None = None, **options: Any) -> AnnData:
     """Expression of one measured section; see :func:`read_section` for the options."""
-    return read_section(path, name, **options).adata  # type: ignore[arg-type]
+    return read_section(path, name, **options).adata
 
 
 def _choose(detection: Detection, name: str | None) -> str:

@@ -18,7 +18,7 @@ from napari_he2st.core import keys
 from napari_he2st.core.errors import TruthError
 from napari_he2st.core.types import Lattice, Transform
 from napari_he2st.data.truth import lattice
-from napari_he2st.data.truth.assemble import X_SOURCE, Y_SOURCE, Frame, assemble, check_unique, gene_table
+from napari_he2st.data.truth.assemble import X_SOURCE, Y_SOURCE, Frame, assemble, check_unique, gene_table, join
 from napari_he2st.data.truth.images import images_in, only_image, read_picture, scale_of
 from napari_he2st.data.truth.section import Detection, Section, Source, truth_reader
 from napari_he2st.data.truth.tables import decode, numbers, read_bytes, read_columns
@@ -59,7 +59,7 @@ class Files:
     @property
     def is_raw(self) -> bool:
         """Whether only the unfiltered matrix is there."""
-        return self.matrix is not None and "filtered" not in self.matrix.name
+        return self.matrix is not None and "raw_feature_bc_matrix" in self.matrix.name
 
     def found(self) -> list[str]:
         """Names of the parts that are there."""
@@ -165,33 +165,18 @@ def read(detection: Detection, name: str, source: Source) -> Section:
     matrix = read_feature_matrix(matrix_path)
     spots, scalefactors = _read_positions(positions_path), _read_scalefactors(files.scalefactors)
     genes, notes = gene_table(matrix.symbols, matrix.ids, matrix_path)
-    notes += matrix.notes
     image_missing: list[str] = []
     image = source.image or only_image(files.images, image_missing, what="full-resolution image")
     picture = next((key for key, path in files.pictures.items() if image is not None and path.name == image.name), None)
     scale = scale_of(source, scalefactors.get(f"tissue_{picture}_scalef"))
     frame = _frame(spots, scalefactors, source, scale, positions_path)
 
-    row_of = {barcode: i for i, barcode in enumerate(matrix.barcodes)}
-    measured = spots.index.isin(row_of)
-    if not measured.any():
-        message = f"No barcode has a position (counts {matrix.barcodes[0]}, positions {spots.index[0]})"
-        raise TruthError(message, where=positions_path, todo="Check that both are of the same section")
-    in_tissue = spots[keys.IN_TISSUE].to_numpy()
-    left_out = {
-        "barcodes without position": len(matrix.barcodes) - int(measured.sum()),
-        "spots in tissue without counts": int((in_tissue & ~measured).sum()),
-        "spots beside the tissue with counts": int((~in_tissue & measured).sum()),
-    }
-    notes += [f"{n} {what} left out" for what, n in left_out.items() if n]
-    spots = spots[measured & in_tissue]
-    if spots.empty:
-        raise TruthError("No spot lies in tissue", where=positions_path, todo="Check the column in_tissue")
-    counts = matrix.counts[[row_of[barcode] for barcode in spots.index]]
+    spots, counts, left_out = join(spots[spots[keys.IN_TISSUE]], matrix.counts, matrix.barcodes, positions_path)
     adata = assemble(counts, spots, genes, frame, library=name, layout=detection.layout)
     _add_pictures(adata, files, scalefactors, scale)
     found = files.found() + ([image.name] if image is not None else [])
-    return Section(name, adata, image, detection.layout, None, [*found, *notes], files.missing() + image_missing)
+    found += [*notes, *matrix.notes, *left_out]
+    return Section(name, adata, image, detection.layout, None, found, files.missing() + image_missing)
 
 
 def _read_positions(path: Path) -> DataFrame:
@@ -234,9 +219,13 @@ def _read_scalefactors(path: Path | None) -> dict[str, float]:
         return {}
     try:
         content = json.loads(decode(read_bytes(path), path))
-        return {str(name): float(value) for name, value in content.items()}
+        factors = {str(name): float(value) for name, value in content.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise TruthError(f"The scale factors are damaged ({error})", where=path) from error
+    wrong = [name for name, value in factors.items() if not 0 < value < float("inf")]
+    if wrong:
+        raise TruthError(f"Scale factor {wrong[0]} is {factors[wrong[0]]}, not above zero", where=path)
+    return factors
 
 
 def _frame(spots: DataFrame, scalefactors: dict[str, float], source: Source, scale: float, path: Path) -> Frame:

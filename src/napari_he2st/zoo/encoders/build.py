@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_he2st.core.errors import ModelError
+from napari_he2st.core.errors import ModelError, WeightsError
 from napari_he2st.core.registry import unknown_name
 from napari_he2st.zoo.encoders.colour import ColourTexture
 from napari_he2st.zoo.encoders.fuse import fuse_conv_bn
@@ -111,7 +112,7 @@ def _timm_spec(name: str) -> EncoderSpec:
         resize="bilinear" if facts["interpolation"] == "bilinear" else "bicubic",
         mean=tuple(facts["mean"]),
         std=tuple(facts["std"]),
-        dim=network.num_features,
+        dim=network.head_hidden_size,
         licence="",
         commercial_use="unclear",
     )
@@ -130,7 +131,7 @@ def timm_network(spec: EncoderSpec) -> nn.Module:
     return network.eval()
 
 
-def fill_network(network: nn.Module, entries: dict[str, Tensor], match: str, path: Path) -> None:
+def fill_network(network: nn.Module, entries: dict[str, Any], match: str, path: Path) -> None:
     """Load the entries of a weight file, by key or by position; every shape has to fit.
 
     Raises
@@ -139,6 +140,10 @@ def fill_network(network: nn.Module, entries: dict[str, Tensor], match: str, pat
         Names what is missing, left over or of another shape.
     """
     wanted = shapes_of(network)
+    other = [key for key, entry in entries.items() if not isinstance(entry, Tensor)]
+    if other:
+        todo = "Save the state dict alone: torch.save(model.state_dict(), FILE)"
+        raise WeightsError(f"The weight file holds what is not a tensor: {', '.join(other[:5])}", where=path, todo=todo)
     if match == "position" and len(entries) == len(wanted):
         entries = dict(zip(wanted, entries.values(), strict=True))
     check_state({key: tuple(entry.shape) for key, entry in entries.items()}, wanted, path)
@@ -187,9 +192,5 @@ def _timm(spec: EncoderSpec) -> nn.Module:
     return pooled
 
 
-BUILDERS: dict[str, Callable[[EncoderSpec], nn.Module]] = {
-    "timm": _timm,
-    "timm-stages": _timm,
-    "colour-texture": lambda _: ColourTexture(),
-}
+BUILDERS: dict[str, Callable[[EncoderSpec], nn.Module]] = {"timm": _timm, "colour-texture": lambda _: ColourTexture()}
 """Builder → function of the spec that makes the network."""

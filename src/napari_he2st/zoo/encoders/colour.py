@@ -38,6 +38,7 @@ class ColourTexture(nn.Module):
         self.register_buffer("unmix", unmix, persistent=False)
 
     def forward(self, tiles: Tensor) -> Tensor:
+        """The forty numbers, in the order of the module's description."""
         density = -tiles.clamp(min=1 / 255).log()
         stains = torch.einsum("ncyx,cs->nsyx", density, self.unmix)
         he, mean_density = stains[:, :2], density.mean(1)

@@ -12,7 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
 from napari_he2st.core.errors import ModelError
@@ -22,6 +24,14 @@ from napari_he2st.zoo.inputs import Features
 
 PENALTIES = tuple(10 ** (k / 2) for k in range(-2, 7))
 """Candidates, in units of the mean squared length of a spot's feature vector."""
+
+FIELDS = (
+    ("efficientnet-lite0-early", 224, (2, 1)),
+    ("efficientnet-lite0-early", 448, (2, 1)),
+    ("colour-texture", 224),
+    ("colour-texture", 448),
+)
+"""What did best over left-out sections of breast tumours, and transfers between patients."""
 
 _CLIP = 6.0
 """Standardised features beyond this many standard deviations are artefacts."""
@@ -44,7 +54,7 @@ class Ridge(Predictor):
         Predict only this many directions of expression, the leading principal components of the training
         spots; None predicts every gene by itself.
     penalties
-        Candidates among which the penalty is chosen.
+        Candidates among which the penalty is chosen; a single one is taken as it is.
 
     Notes
     -----
@@ -63,7 +73,7 @@ class Ridge(Predictor):
         self,
         n_genes: int,
         *,
-        fields: Iterable[Sequence[Any]] = (("efficientnet-lite0", 224), ("efficientnet-lite0", 448)),
+        fields: Iterable[Sequence[Any]] = FIELDS,
         standardise: Literal["slide"] | None = "slide",
         rank: int | None = None,
         penalties: Iterable[float] = PENALTIES,
@@ -109,18 +119,23 @@ class Ridge(Predictor):
             There are no training spots, or no gene varies over them.
         """
         sections = _section_sums(batches, between_genes=self.rank is not None)
-        if len(sections) > 1:
-            name, scores = "pcc", _left_out_pcc(sections, self.penalties, self.rank)
-            best = int(scores.argmax())
-        else:
-            name, scores = "gcv", _cross_validation_error(sections[0], self.penalties)
-            best = int(scores.argmin())
-        if not bool(scores.isfinite().all()):
+        solution = _Solution(sections, self.rank)
+        if not solution.varies:
             raise ModelError("Nothing can be learnt from these sections, for features or genes do not vary")
+        best, records = 0, [{"penalty": penalty} for penalty in self.penalties]
+        if len(self.penalties) > 1:
+            name, scores = self._choose(sections)
+            best = int(scores.argmin() if name == "gcv" else scores.argmax())
+            records = [{**record, name: score} for record, score in zip(records, scores.tolist(), strict=True)]
         self.extras["penalty"] = self.penalties[best]
-        self._keep(_Solution(sections, self.rank), self.penalties[best], sections)
-        for penalty, score in zip(self.penalties, scores.tolist(), strict=True):
-            yield {"penalty": penalty, name: score}
+        self._keep(solution, self.penalties[best], sections)
+        yield from records
+
+    def _choose(self, sections: list[_Sums]) -> tuple[str, Tensor]:
+        """How each penalty does, and by which measure."""
+        if len(sections) > 1:
+            return "pcc", _left_out_pcc(sections, self.penalties, self.rank)
+        return "gcv", _cross_validation_error(sections[0], self.penalties)
 
     def _keep(self, solution: _Solution, penalty: float, sections: list[_Sums]) -> None:
         """Put a solution into the state, with the intercept that belongs to it."""
@@ -229,7 +244,7 @@ class _Solution:
     """
 
     def __init__(self, sections: list[_Sums], rank: int | None) -> None:
-        self.axes = None if rank is None else torch.linalg.eigh(sum(s.yy for s in sections)).eigenvectors[:, -rank:]
+        self.axes = None if rank is None else _leading_axes(sum(s.yy for s in sections), rank)
         self._shape = sections[0].xy.shape
         self._parts = []
         groups: dict[tuple[bool, ...], list[int]] = {}
@@ -244,12 +259,25 @@ class _Solution:
                 rotated = vectors.T @ sum(section.xy[:, genes] for section in used)
                 self._parts.append((genes, values, vectors, unit, rotated))
 
+    @property
+    def varies(self) -> bool:
+        """Whether there is anything to fit."""
+        return any(bool(unit > 0) and bool(rotated.any()) for *_, unit, rotated in self._parts)
+
     def weights(self, penalty: float) -> Tensor:
         """Features × genes, or features × rank along :attr:`axes`."""
         weights = torch.zeros(self._shape, dtype=torch.float64)
         for genes, values, vectors, unit, rotated in self._parts:
             weights[:, genes] = vectors @ (rotated / (values + penalty * unit)[:, None])
         return weights if self.axes is None else weights @ self.axes
+
+
+def _leading_axes(covariance: Tensor, rank: int) -> Tensor:
+    """Eigenvectors of the largest eigenvalues, (genes, rank); Lanczos where that is far fewer than all."""
+    if rank > len(covariance) // 4:
+        return torch.linalg.eigh(covariance).eigenvectors[:, -rank:]
+    start = np.ones(len(covariance))  # fixed, so that the same sections always give the same model
+    return torch.from_numpy(eigsh(covariance.numpy(), rank, v0=start)[1])
 
 
 def _left_out_pcc(sections: list[_Sums], penalties: tuple[float, ...], rank: int | None) -> Tensor:

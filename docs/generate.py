@@ -1,0 +1,95 @@
+"""Writes the parts of the manual that the package knows itself: command line, zoo, registries, reference."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import napari_he2st
+from napari_he2st.core.registry import Registry
+
+
+def generate_all(folder: Path) -> None:
+    """Write every generated page into ``folder``."""
+    folder.mkdir(exist_ok=True)
+    pages = {"cli.md": command_line(), "zoo.md": zoo(), "registries.md": registries(), "reference.md": reference()}
+    for name, text in pages.items():
+        file = folder / name
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
+            file.write_text(text, encoding="utf-8")
+
+
+def command_line() -> str:
+    """Every command with its arguments and options, as the commands describe themselves."""
+    command = [sys.executable, "-m", "typer", "napari_he2st.cli.app", "utils", "docs", "--name", "he2st"]
+    text = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout
+    text = text.split("\n", 1)[1]  # the page has its own title
+    return re.sub(r"Examples:\n\n((?:he2st .*\n\n?)+)", _as_code, text)
+
+
+def _as_code(examples: re.Match[str]) -> str:
+    lines = [line for line in examples[1].splitlines() if line]
+    return "\n".join(["**Examples**:", "", "```bash", *lines, "```", "", ""])
+
+
+def zoo() -> str:
+    """One row per system."""
+    from napari_he2st.zoo.catalogue import models
+
+    columns = ("slug", "title", "year", "tasks", "status", "inputs", "licence", "weights")
+    return table(columns, ([row.get(column) for column in columns] for row in models()))
+
+
+def registries() -> str:
+    """What can be read, measured, grouped and written."""
+    from napari_he2st.analysis.domains import DOMAIN_METHODS
+    from napari_he2st.analysis.metrics import METRICS
+    from napari_he2st.data.export import EXPORTERS
+    from napari_he2st.data.slides import SLIDE_READERS
+    from napari_he2st.data.truth import TRUTH_READERS
+
+    titles: dict[str, Registry] = {
+        "Slide formats": SLIDE_READERS,
+        "Layouts of measured ST": TRUTH_READERS,
+        "Metrics": METRICS,
+        "Domain methods": DOMAIN_METHODS,
+        "Export formats": EXPORTERS,
+    }
+    parts = []
+    for title, registry in titles.items():
+        rows = ([f"`{entry.name}`", entry.description, ", ".join(entry.options)] for entry in registry)
+        parts += [f"## {title}", "", table(("name", "what it is", "options"), rows)]
+    return "\n".join(parts)
+
+
+def reference() -> str:
+    """The public functions and classes."""
+    parts = []
+    for name in napari_he2st.__all__:
+        item = getattr(napari_he2st, name)
+        if name.startswith("__"):
+            continue
+        directive = "autoclass" if inspect.isclass(item) else "autofunction"
+        members = ["   :members:"] if inspect.isclass(item) else []
+        parts += ["```{eval-rst}", f".. {directive}:: {item.__module__}.{item.__qualname__}", *members, "```", ""]
+    return "\n".join(parts)
+
+
+def table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A Markdown table."""
+    columns = list(columns)
+    lines = [columns, ["---"] * len(columns), *([cell(value) for value in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def cell(value: object) -> str:
+    """A value as the text of one table cell."""
+    if value is None:
+        return "–"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,54 @@
+"""What a gene looks like over all spots: mean and how often it is detected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_he2st.core.progress import Progress
+
+_BLOCK_VALUES = 4_000_000
+
+
+@dataclass(frozen=True)
+class GeneSummary:
+    """Per gene, over the spots where it is known.
+
+    Attributes
+    ----------
+    mean
+        Mean, float64, shape (genes,); NaN where a gene is known nowhere.
+    detected
+        Share of spots with a value above zero, float64, shape (genes,); NaN likewise.
+    """
+
+    mean: NDArray[np.float64]
+    detected: NDArray[np.float64]
+
+
+def summarise_genes(values: NDArray[np.float32], *, control: Progress | None = None) -> GeneSummary:
+    """Summarise each gene.
+
+    Parameters
+    ----------
+    values
+        Spots × genes; NaN is unmeasured.
+    control
+        Told of progress, block by block; may cancel.
+    """
+    spots, genes = values.shape
+    block = max(1, _BLOCK_VALUES // max(genes, 1))
+    known, total, above = np.zeros(genes, np.int64), np.zeros(genes), np.zeros(genes, np.int64)
+    if control is not None:
+        control.start(-(-spots // block), "Summarising genes")
+    for start in range(0, spots, block):
+        part = values[start : start + block]
+        known += np.isfinite(part).sum(axis=0)
+        total += np.nansum(part, axis=0, dtype=np.float64)
+        above += (part > 0).sum(axis=0)
+        if control is not None:
+            control.advance()
+    with np.errstate(invalid="ignore"):
+        return GeneSummary(total / known, above / known)

@@ -1,0 +1,144 @@
+"""``he2st doctor``: whether this machine has what the package needs."""
+
+from __future__ import annotations
+
+import ctypes.util
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from napari_he2st.cli import console
+from napari_he2st.cli.cache import as_size
+from napari_he2st.cli.options import AsJson, examples
+from napari_he2st.core.paths import cache_folder
+
+app = typer.Typer()
+
+_PACKAGES = ("napari", "torch", "timm", "scanpy", "anndata", "zarr", "tifffile", "imagecodecs", "openslide-python")
+_BINDINGS = ("PyQt6", "PySide6", "PyQt5")
+_COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
+_ENOUGH_DISK = 5 * 10**9
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes
+    ----------
+    name
+        What was looked at.
+    state
+        ``"error"`` where predictions cannot run, ``"warning"`` where a part cannot.
+    found
+        What is there.
+    todo
+        What to do about it.
+    """
+
+    name: str
+    state: Literal["ok", "warning", "error"]
+    found: str
+    todo: str = ""
+
+
+@app.command(epilog=examples("he2st doctor", "he2st doctor --json"))
+def doctor(as_json: AsJson = False) -> None:
+    """Check what this machine has: versions, device, display, encoder weights, disk.
+
+    The exit code is 1 if predictions cannot run here.
+    """
+    checks = [_python(), *_packages(), _window(), _device(), *_weights(), _disk()]
+    if as_json:
+        console.print_json([asdict(check) for check in checks])
+    else:
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        for check in checks:
+            state = f"[{_COLOURS[check.state]}]{check.state}[/]"
+            table.add_row(state, check.name, escape(f"{check.found}. {check.todo}" if check.todo else check.found))
+        console.out.print(table)
+    if any(check.state == "error" for check in checks):
+        raise typer.Exit(1)
+
+
+def _python() -> Check:
+    return Check("python", "ok", f"{platform.python_version()} on {platform.platform()}")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _packages() -> list[Check]:
+    checks = []
+    for package in _PACKAGES:
+        version = _version(package)
+        if version is None:
+            checks.append(Check(package, "error", "missing", 'Install it with pip install "napari-he2st[all]"'))
+        else:
+            checks.append(Check(package, "ok", version))
+    return checks
+
+
+def _window() -> Check:
+    """Qt binding, display and OpenGL, without loading Qt."""
+    bindings = [f"{name} {_version(name)}" for name in _BINDINGS if _version(name)]
+    if not bindings:
+        return Check("window", "warning", "no Qt binding", 'Install one with pip install "napari[all]"')
+    found = ", ".join(bindings)
+    if sys.platform.startswith("linux"):
+        if ctypes.util.find_library("GL") is None:
+            return Check("window", "warning", f"{found}, no OpenGL", "Install libgl1 and libegl1")
+        if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            return Check("window", "warning", f"{found}, no display", "Run napari under xvfb-run")
+    return Check("window", "ok", found)
+
+
+def _device() -> Check:
+    """The device that ``auto`` chooses."""
+    from napari_he2st.core.errors import ModelError
+    from napari_he2st.engine.device import choose_device
+
+    try:
+        return Check("device", "ok", str(choose_device("auto")))
+    except (ModelError, ImportError, OSError) as error:
+        return Check("device", "error", f"torch does not work ({error})", "Install torch again")
+
+
+def _weights() -> list[Check]:
+    """Encoder weights that are on this machine; those on the hub are not asked for."""
+    from napari_he2st.core.errors import WeightsError
+    from napari_he2st.zoo.encoders.table import encoders
+    from napari_he2st.zoo.weights import find_weights, overrides
+
+    checks = []
+    for name, spec in encoders().items():
+        if spec.weights is None:
+            continue
+        if spec.weights.package is None and name not in overrides():
+            checks.append(Check(name, "ok", f"on the hub ({spec.weights.repo}), fetched when first used"))
+            continue
+        try:
+            checks.append(Check(name, "ok", f"weights in {find_weights(name, spec.weights).parent}"))
+        except WeightsError as error:
+            checks.append(Check(name, "error", error.what, error.todo or ""))
+    return checks
+
+
+def _disk() -> Check:
+    free = shutil.disk_usage(cache_folder()).free
+    found = f"{as_size(free)} free in {cache_folder()}"
+    if free < _ENOUGH_DISK:
+        return Check("disk", "warning", found, "Make room, or set HE2ST_CACHE to a folder on a larger disk")
+    return Check("disk", "ok", found)

@@ -1,0 +1,89 @@
+"""Options that several commands share, and how their text becomes values."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_he2st.core.errors import GeneError
+from napari_he2st.core.types import GeneSet, Region
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.", show_default=False)]
+Force = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
+Seed = Annotated[int, typer.Option("--seed", help="Fixes every random choice.")]
+Mpp = Annotated[
+    float | None, typer.Option("--mpp", help="Micrometres per pixel at full resolution, if the file does not say.")
+]
+Options = Annotated[
+    list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="An option of the method; repeatable.")
+]
+
+
+def examples(*lines: str) -> str:
+    """The epilogue of a command's help: one example per line."""
+    return "\n\n".join(["Examples:", *lines])
+
+
+def read_pairs(pairs: list[str] | None) -> dict[str, Any]:
+    """Values of ``NAME=VALUE`` texts: numbers, true, false, null and lists as in JSON, else the text itself.
+
+    Raises
+    ------
+    typer.BadParameter
+        A pair has no name or no equals sign.
+    """
+    values: dict[str, Any] = {}
+    for pair in pairs or []:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.isidentifier():
+            message = f"{pair!r} is not of the form NAME=VALUE"
+            raise typer.BadParameter(message)
+        try:
+            values[name] = json.loads(text)
+        except json.JSONDecodeError:
+            values[name] = text
+    return values
+
+
+def read_box(text: str | None) -> Region | None:
+    """The region of a text ``X,Y,W,H`` in level-0 pixels.
+
+    Raises
+    ------
+    typer.BadParameter
+        The text does not hold four numbers, or width or height is not above zero.
+    """
+    if text is None:
+        return None
+    try:
+        x, y, width, height = (float(part) for part in text.split(","))
+    except ValueError:
+        message = f"{text!r} is not of the form X,Y,W,H (level-0 pixels)"
+        raise typer.BadParameter(message) from None
+    if not (width > 0 and height > 0):
+        message = f"The region {text!r} has no area"
+        raise typer.BadParameter(message)
+    return Region.box(x, y, width, height)
+
+
+def read_genes(path: Path) -> GeneSet:
+    """The panel in a text file with a gene per line; lines that start with # are comments.
+
+    Raises
+    ------
+    GeneError
+        The file cannot be read, is empty, or names a gene twice.
+    """
+    try:
+        lines = [line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise GeneError(f"The gene list cannot be read ({error})", where=path, todo="Give a text file") from error
+    genes = tuple(line for line in lines if line)
+    if not genes:
+        raise GeneError("The gene list is empty", where=path, todo="Write a gene symbol per line")
+    return GeneSet(genes, name=path.name, source=path.name)

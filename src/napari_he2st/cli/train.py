@@ -1,0 +1,118 @@
+"""``he2st train``: a bundle from the user's own paired sections."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from napari_he2st.cli import console
+from napari_he2st.cli.inputs import open_section
+from napari_he2st.cli.options import Device, Force, Mpp, Output, Seed, examples, read_genes, read_pairs
+
+app = typer.Typer()
+
+
+class Fold(StrEnum):
+    """What is left out in turn."""
+
+    section = "section"
+    patient = "patient"
+
+
+class SpreadingCommand(TyperCommand):
+    """A command whose ``--data`` and ``--holdout`` take every word up to the next option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Repeat the option before each of its words, which is the form the parser knows."""
+        spread: list[str] = []
+        current: str | None = None
+        for arg in args:
+            if arg.startswith("-"):
+                current = arg if arg in ("--data", "--holdout") else None
+                first = True
+            elif current is not None and not first:
+                spread.append(current)
+            else:
+                first = False
+            spread.append(arg)
+        return super().parse_args(ctx, spread)
+
+
+@app.command(
+    cls=SpreadingCommand,
+    epilog=examples(
+        "he2st train ridge --data her2st:C3 her2st:C4 her2st:C5 --holdout her2st:C2 -o breast.he2st",
+        "he2st train ridge --data visium_1 visium_2 --argument n_genes=500 -o mine.he2st",
+    ),
+)
+def train(
+    system: Annotated[str, typer.Argument(metavar="SYSTEM", help="A system of he2st models.", show_default=False)],
+    data: Annotated[
+        list[str],
+        typer.Option("--data", metavar="SECTION…", help="Measured sections with images to learn.", show_default=False),
+    ],
+    output: Output,
+    holdout: Annotated[
+        list[str] | None,
+        typer.Option("--holdout", metavar="SECTION…", help="Sections kept aside: their scores go into the bundle."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Instead of the published number.")] = None,
+    argument: Annotated[
+        list[str] | None,
+        typer.Option("--argument", metavar="NAME=VALUE", help="An argument of the system; repeatable."),
+    ] = None,
+    panel: Annotated[
+        str | None, typer.Option("--panel", help="Genes to learn: hvg:1000, mean:250, or a file with one per line.")
+    ] = None,
+    fold: Annotated[
+        list[Fold] | None,
+        typer.Option("--fold", help="Also score with each section or patient left out in turn; repeatable."),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="What the bundle is called, without spaces.")] = None,
+    title: Annotated[str | None, typer.Option("--title", help="What people read.")] = None,
+    organ: Annotated[list[str] | None, typer.Option("--organ", help="Of the training data; repeatable.")] = None,
+    species: Annotated[list[str] | None, typer.Option("--species", help="Of the training data; repeatable.")] = None,
+    licence: Annotated[str, typer.Option("--licence", help="Of the bundle.")] = "",
+    notes: Annotated[str, typer.Option("--notes", help="What it must not be used for; goes into its card.")] = "",
+    mpp: Mpp = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Train a system on measured sections and write it as a bundle.
+
+    Sections held out are never seen in training; they score the result. Without any, each section is left out in turn.
+    """
+    from napari_he2st.core.atomic import check_output
+    from napari_he2st.engine.model_card import model_card
+    from napari_he2st.engine.train import About
+    from napari_he2st.engine.train import train as train_system
+
+    arguments = read_pairs(argument)
+    genes = read_genes(Path(panel)).symbols if panel is not None and Path(panel).is_file() else panel
+    folds = [str(kind) for kind in fold or []]
+    if not holdout and not folds and len(data) > 1:
+        folds = ["section"]
+    check_output(output, force=force)
+    sections = [open_section(text, mpp=mpp) for text in data]
+    kept_aside = [open_section(text, mpp=mpp) for text in holdout or []]
+    with console.Bar() as bar:
+        bundle = train_system(
+            system,
+            sections,
+            holdout=kept_aside,
+            folds=folds,
+            panel=genes,
+            about=About(name, title, tuple(organ or ()), tuple(species or ()), licence, notes),
+            arguments=arguments,
+            epochs=epochs,
+            seed=seed,
+            device=device,
+            control=bar,
+        )
+        bundle.save(output, force=force, model_card=model_card(bundle))
+    console.note(f"{output}: {system} for {len(bundle.genes)} genes from {len(sections)} sections.")

@@ -1,0 +1,188 @@
+"""Write a comparison down: its table as CSV, and all of it as one self-contained web page."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_he2st.core import keys
+from napari_he2st.core.atomic import atomic_write
+from napari_he2st.core.expression import unit_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from napari_he2st.engine.compare import Comparison
+
+_LISTED = 25
+_FACTS = ("library", "bundle_title", "bundle", "bundle_sha256", "system", "scale", "mpp", "pitch_um", "version", "date")
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; color: #222 }
+h1 { margin-bottom: 0 } .note { color: #666 } .warning { background: #fff3cd; padding: .5rem 1rem }
+table { border-collapse: collapse; font-size: 13px } td, th { padding: .2rem .7rem; text-align: right }
+th { border-bottom: 2px solid #888 } tr:nth-child(even) td { background: #f6f6f6 }
+td:first-child, th:first-child { text-align: left } img { max-width: 100% }
+.columns { display: flex; flex-wrap: wrap; gap: 2rem }
+"""
+
+
+def write_table(comparison: Comparison, path: str | Path, *, force: bool = False) -> Path:
+    """Write the scores per gene as CSV; raises :class:`~napari_he2st.core.errors.OutputError`."""
+    with atomic_write(path, force=force) as aside:
+        comparison.table.to_csv(aside, index=False, float_format="%.6g")
+    return Path(path)
+
+
+def write_report(comparison: Comparison, path: str | Path, *, gene: str | None = None, force: bool = False) -> Path:
+    """Write one web page that needs no other file and no network.
+
+    Parameters
+    ----------
+    comparison
+        What to report.
+    path
+        The page.
+    gene
+        The gene whose maps are shown; by default the one that agrees best.
+    force
+        Replace an existing file.
+
+    Raises
+    ------
+    OutputError
+        The file exists or cannot be written.
+    """
+    page = _page(comparison, gene or _best_gene(comparison))
+    with atomic_write(path, force=force) as aside:
+        aside.write_text(page, encoding="utf-8")
+    return Path(path)
+
+
+def _best_gene(comparison: Comparison) -> str:
+    pcc = comparison.table["pcc"].to_numpy()
+    return comparison.genes[int(np.nanargmax(pcc)) if np.isfinite(pcc).any() else 0]
+
+
+def _page(comparison: Comparison, gene: str) -> str:
+    facts = comparison.facts_predicted
+    title = f"{facts.get('bundle_title', facts['library'])} on {comparison.facts_measured['library']}"
+    ranked = comparison.table.sort_values("pcc", ascending=False, na_position="last")
+    known = ranked[ranked["pcc"].notna()]
+    parts = [
+        f"<h1>{html.escape(title)}</h1>",
+        f"<p class='note'>Predicted against measured expression. {html.escape(keys.RESEARCH_USE)}</p>",
+        *(f"<p class='warning'>{html.escape(text)}</p>" for text in comparison.warnings),
+        f"<h2>{html.escape(gene)}</h2>",
+        _picture(_maps(comparison, gene), f"{gene}: measured, predicted, difference"),
+        "<h2>All genes</h2>",
+        _picture(_distribution(comparison, gene), "distribution of scores, and one gene spot by spot"),
+        "<div class='columns'>",
+        _table_of("Figures", comparison.summary),
+        _table_of("Prediction", {name: facts[name] for name in _FACTS if name in facts}),
+        "</div>",
+        f"<h2>The {min(_LISTED, len(known))} genes that agree best</h2>",
+        _gene_rows(known.head(_LISTED)),
+        f"<h2>The {min(_LISTED, len(known))} genes that agree least</h2>",
+        _gene_rows(known.tail(_LISTED).iloc[::-1]),
+    ]
+    head = f"<meta charset='utf-8'><title>{html.escape(title)}</title><style>{_STYLE}</style>"
+    return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body></html>\n"
+
+
+def _table_of(title: str, values: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td>{html.escape(name.replace('_', ' '))}</td><td>{html.escape(_text(value))}</td></tr>"
+        for name, value in values.items()
+    )
+    return f"<div><h2>{title}</h2><table>{rows}</table></div>"
+
+
+def _gene_rows(table: Any) -> str:
+    columns = [name for name in table.columns if name != "constant"]
+    head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in columns)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(_text(row[name]))}</td>" for name in columns) + "</tr>"
+        for row in table.to_dict("records")
+    )
+    return f"<table><tr>{head}</tr>{rows}</table>"
+
+
+def _text(value: Any) -> str:
+    if value is None or (isinstance(value, float) and not np.isfinite(value)):
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _picture(figure: Figure, text: str) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f"<img alt='{html.escape(text)}' src='data:image/png;base64,{data}'>"
+
+
+def _maps(comparison: Comparison, gene: str) -> Figure:
+    column = comparison.genes.index(gene)
+    measured, predicted = comparison.measured[:, column], comparison.predicted[:, column]
+    both = np.concatenate([measured, predicted])
+    low, high = np.nanpercentile(both, [1, 99]) if np.isfinite(both).any() else (0, 1)
+    reach = float(np.nanmax(np.abs(predicted - measured), initial=1e-6))
+    figure = _figure(11, 3.8)
+    panels = figure.subplots(1, 3)
+    unit = unit_of(comparison.facts_measured["scale"])
+    for axes, values, title, limits, cmap in (
+        (panels[0], measured, "measured", (low, high), "viridis"),
+        (panels[1], predicted, "predicted", (low, high), "viridis"),
+        (panels[2], predicted - measured, "predicted − measured", (-reach, reach), "RdBu_r"),
+    ):
+        _map(axes, comparison, values, limits, cmap, f"{gene}, {title}", unit)
+    return figure
+
+
+def _map(
+    axes: Axes,
+    comparison: Comparison,
+    values: np.ndarray,
+    limits: tuple[float, float],
+    cmap: str,
+    title: str,
+    unit: str,
+) -> None:
+    um = comparison.grid.xy * comparison.grid.mpp
+    span = max(float(np.ptp(um[:, 0])), float(np.ptp(um[:, 1])), comparison.grid.pitch_um)
+    size = (200 * comparison.grid.pitch_um / span) ** 2  # points²: spots that touch
+    drawn = axes.scatter(um[:, 0], um[:, 1], c=values, s=size, cmap=cmap, vmin=limits[0], vmax=limits[1], linewidths=0)
+    axes.set(title=title, aspect="equal", xlabel="µm")
+    axes.invert_yaxis()
+    axes.figure.colorbar(drawn, ax=axes, label=unit, shrink=0.8)
+
+
+def _distribution(comparison: Comparison, gene: str) -> Figure:
+    figure = _figure(11, 3.4)
+    left, right = figure.subplots(1, 2)
+    pcc = comparison.table["pcc"].dropna().to_numpy()
+    left.hist(pcc, bins=40, color="#4477aa")
+    if len(pcc):
+        left.axvline(float(np.mean(pcc)), color="#cc3311", label=f"mean {np.mean(pcc):.3f}")
+        left.legend()
+    left.set(xlabel="Pearson correlation over spots", ylabel="genes")
+    column = comparison.genes.index(gene)
+    right.scatter(comparison.measured[:, column], comparison.predicted[:, column], s=9, color="#4477aa", alpha=0.6)
+    unit = unit_of(comparison.facts_measured["scale"])
+    right.set(xlabel=f"measured, {unit}", ylabel=f"predicted, {unit}", title=gene)
+    return figure

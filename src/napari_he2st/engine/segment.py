@@ -1,0 +1,145 @@
+"""Group a section's spots into tissue domains, and find the genes that mark each domain."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_he2st.analysis.domains import DOMAIN_METHODS
+from napari_he2st.analysis.metrics.pairs import blocks
+from napari_he2st.analysis.normalise import logged
+from napari_he2st.core import keys
+from napari_he2st.core.errors import SchemaError
+from napari_he2st.core.registry import unknown_name
+from napari_he2st.core.schema import check_expression, facts_of
+from napari_he2st.core.types import Domains
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+
+def segment(
+    adata: AnnData, method: str = "leiden", *, n_domains: int | None = None, seed: int = 0, **options: Any
+) -> Domains:
+    """Group the spots of predicted or measured expression into tissue domains.
+
+    Parameters
+    ----------
+    adata
+        Expression in our schema; it is not changed, see :func:`write_domains`.
+    method
+        Name of a domain method.
+    n_domains
+        How many domains, or None where the method finds the number itself.
+    seed
+        Start of the random numbers: the same seed gives the same domains.
+    options
+        The method's own options.
+
+    Raises
+    ------
+    UnknownNameError
+        There is no such method or option.
+    He2stError
+        The spots cannot be grouped this way.
+    """
+    entry = DOMAIN_METHODS[method]
+    for name in options:
+        if name not in entry.options:
+            raise unknown_name(f"option of {method}", name, list(entry.options))
+    check_expression(adata)
+    domains: Domains = entry.function(adata, n_domains=n_domains, seed=seed, **options)
+    return domains
+
+
+def write_domains(adata: AnnData, domains: Domains) -> None:
+    """Write domains into ``obs["domain"]``, and how they were found into the provenance."""
+    import pandas as pd
+
+    names = [f"D{label + 1}" if label >= 0 else "none" for label in domains.labels]
+    order = [f"D{i + 1}" for i in range(domains.n_domains)]
+    adata.obs[keys.DOMAIN] = pd.Categorical(names, categories=[*order, "none"] if "none" in names else order)
+    how = ", ".join(f"{name}={value}" for name, value in domains.params.items())
+    adata.uns[keys.UNS] = {**facts_of(adata), "domains": how}
+
+
+def markers(adata: AnnData, domains: Domains, n: int = 10) -> pd.DataFrame:
+    """Genes that are higher in a domain than in all others, by Welch's t-test.
+
+    Parameters
+    ----------
+    adata
+        The expression that was grouped.
+    domains
+        Its domains; spots that belong to none are left out.
+    n
+        Genes per domain.
+
+    Returns
+    -------
+    DataFrame
+        One row per domain and gene, best first: ``domain`` (its label), ``gene``, ``score`` (Welch's t),
+        ``difference`` (mean inside minus mean outside, in units of the data), ``p_adjusted``
+        (two-sided, Benjamini–Hochberg over the genes of a domain). Genes that are not known in every
+        spot or do not vary are left out. P values treat spots as independent, which they are not.
+
+    Raises
+    ------
+    SchemaError
+        The domains belong to other data.
+    """
+    import pandas as pd
+
+    if len(domains.labels) != adata.n_obs:
+        raise SchemaError(f"There are {adata.n_obs} spots but labels for {len(domains.labels)}")
+    score, difference, p_values = _welch(logged(adata), domains)
+    genes = np.asarray(adata.var_names, dtype=object)
+    tables = []
+    for label in range(domains.n_domains):
+        known = np.flatnonzero(np.isfinite(score[label]))
+        best = known[np.argsort(-score[label, known], kind="stable")]
+        adjusted = _benjamini_hochberg(p_values[label, best])
+        columns = {"gene": genes[best], "score": score[label, best], "difference": difference[label, best]}
+        table = pd.DataFrame({"domain": label, **columns, "p_adjusted": adjusted})
+        tables.append(table[table["difference"] > 0].head(n))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["domain", "gene"])
+
+
+def _welch(X: Any, domains: Domains) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Welch's t, difference of means and two-sided p of every domain against the rest, each (domains, genes)."""
+    from scipy import stats
+
+    inside = np.equal.outer(np.arange(domains.n_domains), domains.labels).astype(np.float64)
+    kept = domains.labels >= 0
+    sizes = inside.sum(axis=1)[:, None]
+    parts = [(np.empty((domains.n_domains, 0)),) * 3]
+    for block in blocks(X):
+        block[~kept] = 0.0
+        block -= block.sum(axis=0) / max(kept.sum(), 1)  # keeps the sums of squares below precise
+        block[~kept] = 0.0
+        sums, squares = inside @ block, inside @ (block * block)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means, others = sums / sizes, (sums.sum(axis=0) - sums) / (sizes.sum() - sizes)
+            within = _variance(squares, means, sizes)
+            outside = _variance(squares.sum(axis=0) - squares, others, sizes.sum() - sizes)
+            a, b = within / sizes, outside / (sizes.sum() - sizes)
+            t = (means - others) / np.sqrt(a + b)
+            freedom = (a + b) ** 2 / (a**2 / (sizes - 1) + b**2 / (sizes.sum() - sizes - 1))
+            parts.append((np.where(np.isfinite(t), t, np.nan), means - others, 2 * stats.t.sf(np.abs(t), freedom)))
+    t, difference, p = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+    return t, difference, p
+
+
+def _variance(
+    squares: NDArray[np.float64], means: NDArray[np.float64], sizes: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    return np.maximum(squares - sizes * means**2, 0.0) / (sizes - 1)
+
+
+def _benjamini_hochberg(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
+    from scipy.stats import false_discovery_control
+
+    return np.asarray(false_discovery_control(p_values)) if len(p_values) else p_values

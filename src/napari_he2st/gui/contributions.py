@@ -1,0 +1,69 @@
+"""What the npe2 manifest names: readers, sample data and the workspace command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import napari
+
+from napari_he2st.core.errors import MissingMppError
+from napari_he2st.gui.layers import slide_layer_data
+from napari_he2st.gui.workspace import dock_of, layers_of, open_docks
+
+LayerData = tuple[Any, dict[str, Any], str] | tuple[None]
+Reader = Callable[[Any], list[LayerData]]
+
+_NO_LAYER: list[LayerData] = [(None,)]
+"""Napari's word for "read, but there is no layer to add": the session adds its own."""
+
+
+def slide_reader(path: str | list[str]) -> Reader | None:
+    """Read a whole-slide image into a pyramid in micrometres."""
+    return None if isinstance(path, list) else _read_slide
+
+
+def _read_slide(path: str) -> list[LayerData]:
+    from napari_he2st.data.slides import Slide
+
+    viewer = napari.current_viewer()
+    try:
+        slide = Slide.open(path)
+    except MissingMppError:
+        if viewer is None:
+            raise
+        dock_of(viewer, "Slide").open(path)  # asks for the pixel size
+        return _NO_LAYER
+    if viewer is not None:
+        layers_of(viewer)  # so that the layer is adopted as soon as it is there
+    return [slide_layer_data(slide)]
+
+
+def measured_reader(path: str | list[str]) -> Reader | None:
+    """Read a folder or h5ad file of measured expression, if it is one."""
+    from napari_he2st.core.errors import TruthError
+    from napari_he2st.data.truth import detect
+
+    if isinstance(path, list) or napari.current_viewer() is None:
+        return None
+    try:
+        detect(path)
+    except TruthError:
+        return None
+    return _read_measured
+
+
+def _read_measured(path: str) -> list[LayerData]:
+    dock_of(napari.current_viewer(), "Slide").open(path)
+    return _NO_LAYER
+
+
+def open_sample() -> list[LayerData]:
+    """Open the section that ships with the package: its slide and its measured expression."""
+    dock_of(napari.current_viewer(), "Slide").open_sample()
+    return _NO_LAYER
+
+
+def open_workspace() -> None:
+    """Open all docks, tabbed in working order."""
+    open_docks(napari.current_viewer())

@@ -1,0 +1,313 @@
+"""Slide dock: open a slide or a measured section, and see at once whether pixel size and tissue are right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QGroupBox, QHBoxLayout, QLabel, QMessageBox, QPushButton, QVBoxLayout
+
+from napari_he2st.core.errors import MissingMppError, TruthError
+from napari_he2st.core.schema import facts_of
+from napari_he2st.engine.session import SlideItem
+from napari_he2st.gui.docks.base import Dock
+from napari_he2st.gui.layers import warm_up
+from napari_he2st.gui.widgets.combo import Combo
+from napari_he2st.gui.widgets.facts import Facts
+from napari_he2st.gui.widgets.pixel_size import PixelSizeForm
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+    from napari_he2st.data.slides import Slide
+    from napari_he2st.data.slides.tissue import TissueMask
+    from napari_he2st.data.truth import Detection, Section
+    from napari_he2st.data.truth.fit import Fit
+
+_EMPTY = (
+    "Open an H&E slide, or a folder or h5ad file of measured spatial transcriptomics. "
+    "You can also drop it on the canvas, or choose File > Open Sample > napari-he2st."
+)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A measured section with the slide it lies on."""
+
+    section: Section
+    slide: Slide
+    mask: TissueMask
+    fit: Fit
+
+
+class SlideDock(Dock):
+    """Open slides and measured sections; show what is known of them."""
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(viewer)
+        self._asking: Callable[[float], None] | None = None
+        self._detection: Detection | None = None
+        self.hint = QLabel(_EMPTY)
+        self.hint.setWordWrap(True)
+        self.slides = Combo("The slide that all docks work on")
+        self.slides.activated.connect(lambda _: self.session.select(slide=self.slides.currentText()))
+        self.close_button = QPushButton("Close slide")
+        self.close_button.setToolTip("Close this slide with its results")
+        self.close_button.clicked.connect(lambda *_: self._close())
+        self.pixel_size = PixelSizeForm()
+        self.pixel_size.hide()
+        self.pixel_size.chosen.connect(self._mpp_chosen)
+        self.body.addWidget(self.hint)
+        row = QHBoxLayout()
+        row.addWidget(self.slides, 1)
+        row.addWidget(self.close_button)
+        self.body.addLayout(row)
+        self.body.addWidget(self.pixel_size)
+        self.body.addWidget(self._slide_box())
+        self.body.addWidget(self._measured_box())
+        self.add_button(
+            "Open file…", "Open a slide (svs, tif, ndpi, mrxs, dcm, jpg …) or an h5ad file", self._pick_file
+        )
+        self.add_button("Open folder…", "Open a folder of measured spatial transcriptomics", self._pick_folder)
+        self.listen(self.session.slide_added, self._show_tissue)
+        self.listen(self.session.slide_removed, self._show)
+        self.listen(self.session.slide_changed, self._show)
+        self.listen(self.session.selection_changed, self._show)
+        self._show()
+
+    def _slide_box(self) -> QGroupBox:
+        self.slide_box = QGroupBox("Slide")
+        self.facts = Facts()
+        self.mpp_button = QPushButton("Change pixel size…")
+        self.mpp_button.setToolTip("State micrometres per pixel yourself; possible as long as there are no results")
+        self.mpp_button.clicked.connect(lambda *_: self._ask_other_mpp())
+        self.outline = QCheckBox("Show outline of the tissue")
+        self.outline.setToolTip("Only tissue is predicted; check that the outline follows it")
+        self.outline.toggled.connect(self._show_outline)
+        self.tissue_warning = QLabel()
+        self.tissue_warning.setWordWrap(True)
+        layout = QVBoxLayout(self.slide_box)
+        for widget in (self.facts, self.tissue_warning, self.outline, self.mpp_button):
+            layout.addWidget(widget)
+        return self.slide_box
+
+    def _measured_box(self) -> QGroupBox:
+        self.measured_box = QGroupBox("Measured expression")
+        self.measured_facts = Facts()
+        self.sections = Combo("Section to load")
+        self.load_button = QPushButton("Load section")
+        self.load_button.setToolTip("Read the counts of this section and show them on its image")
+        self.load_button.clicked.connect(lambda *_: self._load_section())
+        self.fit = QLabel()
+        self.fit.setWordWrap(True)
+        row = QHBoxLayout()
+        row.addWidget(self.sections, 1)
+        row.addWidget(self.load_button)
+        layout = QVBoxLayout(self.measured_box)
+        layout.addWidget(self.measured_facts)
+        layout.addLayout(row)
+        layout.addWidget(self.fit)
+        self.measured_box.hide()
+        return self.measured_box
+
+    # --- opening
+
+    def _pick_file(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Open a slide or measured expression")
+        if path:
+            self.open(path)
+
+    def _pick_folder(self) -> None:
+        path = QFileDialog.getExistingDirectory(self, "Open measured spatial transcriptomics")
+        if path:
+            self.open(path)
+
+    def open(self, path: str | Path, *, mpp: float | None = None) -> None:
+        """Open a slide, or look what measured expression a folder or h5ad file holds."""
+        path = Path(path)
+        self.pixel_size.hide()
+        if path.is_dir() or path.suffix.lower() == ".h5ad":
+            self.run(_detect, path, name=f"Looking at {path.name}", on_done=self._detected)
+        else:
+            self.run(_open, path, mpp, name=f"Opening {path.name}", on_done=self._opened)
+
+    def open_sample(self) -> None:
+        """Open the section that ships with the package."""
+        self.run(_read_sample, name="Opening the sample section", on_done=self._measured)
+
+    def _opened(self, slide: Slide | dict[str, Any]) -> None:
+        if not isinstance(slide, dict):
+            self.session.add_slide(slide)
+            return
+        path = Path(slide["path"])
+        self._asking = lambda mpp: self.open(path, mpp=mpp)
+        self.pixel_size.ask(f"{path.name} does not say how large its pixels are.")
+        self.say("Waiting for the pixel size.")
+
+    def _ask_other_mpp(self) -> None:
+        item = self.session.current_slide
+        if item is None:
+            return
+        self._asking = lambda mpp: self._reopen(item, mpp)
+        self.pixel_size.ask(f"Pixel size of {item.name}, now {item.slide.mpp:.4g} µm.", item.slide.mpp)
+
+    def _reopen(self, item: SlideItem, mpp: float) -> None:
+        def replace(slide: Slide) -> None:
+            self.session.remove_slide(item.name)
+            self.session.add_slide(slide)
+
+        self.run(_open, item.slide.path, mpp, name=f"Opening {item.name} again", on_done=replace)
+
+    def _mpp_chosen(self, mpp: float) -> None:
+        self.pixel_size.hide()
+        self.say("")
+        if self._asking is not None:
+            self._asking(mpp)
+
+    def _close(self) -> None:
+        item = self.session.current_slide
+        if item is None:
+            return
+        results = [r.title for r in self.session.results.values() if r.slide == item.name]
+        question = f"Close {item.name} with {', '.join(results)}? What is not exported is lost."
+        if not results or QMessageBox.question(self, "Close slide", question) == QMessageBox.StandardButton.Yes:
+            self.session.remove_slide(item.name)
+
+    # --- what is known of the slide
+
+    def _show(self) -> None:
+        item = self.session.current_slide
+        self.hint.setVisible(item is None)
+        self.slides.clear()
+        self.slides.addItems(list(self.session.slides))
+        self.slides.setCurrentText(self.session.slide or "")
+        for widget in (self.slides, self.close_button, self.slide_box):
+            widget.setVisible(item is not None)
+        if item is None:
+            return
+        self.facts.show_facts(_slide_facts(item))
+        self.mpp_button.setEnabled(all(r.slide != item.name for r in self.session.results.values()))
+        warning = None if item.mask is None else item.mask.warning
+        self.tissue_warning.setText(warning or "")
+        self.tissue_warning.setVisible(bool(warning))
+        self.outline.setEnabled(item.mask is not None)
+
+    def _show_tissue(self, name: str) -> None:
+        self._show()
+        self.with_mask(self.session.slides[name], lambda _: self._show_outline(self.outline.isChecked()))
+
+    def _show_outline(self, on: bool) -> None:
+        if self.session.slide is not None:
+            self.layers.show_mask(self.session.slide, on)
+
+    # --- measured expression
+
+    def _detected(self, detection: Detection) -> None:
+        self._detection = detection
+        self.measured_box.show()
+        self._show_measured(detection.layout, detection.root, detection.found, detection.missing)
+        self.fit.setText("")
+        self.sections.clear()
+        self.sections.addItems(detection.sections)
+        if len(detection.sections) == 1:
+            self._load_section()
+
+    def _load_section(self) -> None:
+        if self._detection is None:
+            return
+        item, name = self.session.current_slide, self.sections.currentText()
+        self.run(
+            _read_measured,
+            self._detection.root,
+            name,
+            self._detection.layout,
+            None if item is None else item.slide,
+            name=f"Reading {name}",
+            on_done=self._measured,
+        )
+
+    def _measured(self, loaded: _Measured) -> None:
+        item = self.session.add_slide(loaded.slide)
+        if item.mask is None:
+            self.session.set_mask(item.name, loaded.mask)
+        section, fit = loaded.section, loaded.fit
+        self.measured_box.show()
+        self._show_measured(section.layout, None, section.found, section.missing)
+        note = f"{section.name}: {fit.n:,} spots × {section.adata.n_vars:,} genes, {fit.on_tissue:.0%} on tissue."
+        self.fit.setText(note if fit.message is None else f"{note} {fit.message}")
+        if fit.message is not None:
+            self.warn(fit.message)
+        warnings = () if fit.message is None else (fit.message,)
+        self.session.add_adata(section.adata, item.name, name=section.name, warnings=warnings)
+
+    def _show_measured(self, layout: str, root: Path | None, found: list[str], missing: list[str]) -> None:
+        facts = {"Layout": layout, "Folder": "" if root is None else root.name}
+        self.measured_facts.show_facts({**facts, "Found": ", ".join(found), "Missing": ", ".join(missing)})
+
+
+def _slide_facts(item: SlideItem) -> dict[str, str]:
+    slide = item.slide
+    width, height = slide.size
+    mm = f"{width * slide.mpp / 1000:.1f} × {height * slide.mpp / 1000:.1f} mm"
+    tissue = "…" if item.mask is None else f"{item.mask.fraction:.0%} of the image ({item.mask.method})"
+    return {
+        "Format": slide.format,
+        "Size": f"{width:,} × {height:,} px, {mm}",
+        "Pixel size": f"{slide.mpp:.4g} µm ({slide.mpp_source})",
+        "Tissue": tissue,
+    }
+
+
+# --- in a worker
+
+
+def _detect(path: Path) -> Detection:
+    from napari_he2st.data.truth import detect
+
+    return detect(path)
+
+
+def _open(path: Path, mpp: float | None) -> Slide | dict[str, Any]:
+    """The slide, or what is known of it if its pixel size is not."""
+    from napari_he2st.data.slides import Slide, probe
+
+    try:
+        return warm_up(Slide.open(path, mpp=mpp))
+    except MissingMppError:
+        return {**probe(path), "path": str(path)}
+
+
+def _read_measured(root: Path, name: str, layout: str, current: Slide | None) -> _Measured:
+    """A section on the image of its layout, or on the current slide if it has none."""
+    from napari_he2st.data.truth import read_section
+
+    section = read_section(root, name, layout=layout)
+    if section.slide_path is None and current is not None:
+        section = read_section(root, name, layout=layout, image=current.path, mpp=current.mpp)
+        return _fitted(section, current)
+    return _on_its_slide(section)
+
+
+def _read_sample() -> _Measured:
+    from napari_he2st.data.samples import sample_section
+
+    return _on_its_slide(sample_section())
+
+
+def _on_its_slide(section: Section) -> _Measured:
+    from napari_he2st.data.slides import Slide
+
+    if section.slide_path is None:
+        todo = "Open the slide it was measured on first, then load it again"
+        raise TruthError("This section comes without an image", where=section.name, todo=todo)
+    return _fitted(section, warm_up(Slide.open(section.slide_path, mpp=float(facts_of(section.adata)["mpp"]))))
+
+
+def _fitted(section: Section, slide: Slide) -> _Measured:
+    from napari_he2st.data.slides.tissue import tissue_mask
+    from napari_he2st.data.truth.fit import check_fit
+
+    mask = tissue_mask(slide)
+    return _Measured(section, slide, mask, check_fit(section.adata, mask))

@@ -1,0 +1,208 @@
+"""The layer of one result: a gene map, recoloured in place when the gene changes or the run goes on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from napari.layers import Image, Points
+from napari.utils.colormaps import Colormap
+from numpy.typing import NDArray
+
+from napari_he2st.core.geometry import world_from_level0
+from napari_he2st.engine.session import Result
+from napari_he2st.gui.colours import MAPS, colour_map
+from napari_he2st.gui.rasters import Raster, raster_of
+
+UNITS = ("um", "um")
+METADATA = "napari_he2st"
+"""Key of a layer's metadata under which we say what it shows."""
+
+MAX_POINTS = 20_000
+"""More spots than this are drawn as one image: a gene change of Points takes too long above."""
+
+ROBUST = (1.0, 99.0)
+"""Percentiles of the limits unless the user chooses others."""
+
+Mode = Literal["robust", "locked"]
+
+_SAMPLE = 50_000  # values that percentiles are taken from
+_REFIT = 1.25  # growth of the finished part after which a filling map gets new limits
+_VALUE = "value"  # the one feature column: a new name would freeze napari's colours
+
+
+def unit_of(scale: str) -> str:
+    """An expression scale as it is written in legends: ``"log1p CP10k"``."""
+    return scale.replace("_", " ").replace("cp10k", "CP10k")
+
+
+def robust_limits(values: NDArray, low: float = ROBUST[0], high: float = ROBUST[1]) -> tuple[float, float]:
+    """Limits between two percentiles of the finite values; wider where these leave nothing between them.
+
+    Genes seen in fewer spots than the upper percentile leaves out reach up to their maximum.
+    """
+    sample = values[:: len(values) // _SAMPLE + 1]
+    sample = sample[np.isfinite(sample)]
+    if not sample.size:
+        return 0.0, 1.0
+    bottom, top = (float(p) for p in np.percentile(sample, (low, high)))
+    if top <= bottom:
+        bottom, top = float(sample.min()), float(sample.max())
+    return (bottom, top) if top > bottom else (bottom, bottom + 1.0)
+
+
+class GeneMap:
+    """One result as one layer.
+
+    Parameters
+    ----------
+    result
+        What is drawn.
+    as_points
+        Draw up to :data:`MAX_POINTS` spots as Points even on a dense lattice, as in a comparison.
+
+    Attributes
+    ----------
+    result
+        What is drawn.
+    layer
+        Points for up to :data:`MAX_POINTS` spots off a dense lattice, an Image with one value per spot
+        otherwise.
+    raster
+        Where the spots are in that image, or None.
+    label
+        Gene (or signature) that is shown.
+    values
+        What is shown, float32, shape (spots,).
+    """
+
+    def __init__(self, result: Result, *, as_points: bool = False) -> None:
+        self.result = result
+        self.label = ""
+        self.values = np.full(len(result.grid), np.nan, dtype=np.float32)
+        self._mode: Mode = "robust"
+        self._percentiles = ROBUST
+        self._limits = (0.0, 1.0)
+        self._known = 0
+        dense = result.kind == "predicted" and result.grid.lattice == "square" and not as_points
+        self.raster: Raster | None = raster_of(result.grid) if dense or len(result.grid) > MAX_POINTS else None
+        self.layer: Image | Points = self._points() if self.raster is None else self._image(self.raster)
+
+    def _points(self) -> Points:
+        grid = self.result.grid
+        layer = Points(
+            world_from_level0(grid.xy, grid.mpp),
+            features={_VALUE: np.zeros(len(grid), dtype=np.float32)},
+            face_color=_VALUE,
+            face_colormap=MAPS[0].name,
+            face_contrast_limits=self._limits,
+            size=grid.spot_um,
+            border_width=0,
+            units=UNITS,
+            name=self.result.title,
+            metadata={METADATA: {"result": self.result.name}},
+        )
+        layer.face_colorbar.visible = True
+        return layer
+
+    def _image(self, raster: Raster) -> Image:
+        layer = Image(
+            raster.empty(),
+            contrast_limits=self._limits,
+            colormap=MAPS[0].name,
+            interpolation2d="nearest",
+            opacity=0.85,
+            scale=raster.scale_um,
+            translate=raster.translate_um,
+            units=UNITS,
+            name=self.result.title,
+            metadata={METADATA: {"result": self.result.name}},
+        )
+        layer.colorbar.visible = True
+        return layer
+
+    def show(self, values: NDArray, label: str) -> None:
+        """Show other values under another label, within limits that suit them unless these are locked."""
+        self.label = label
+        self.values = np.asarray(values, dtype=np.float32)
+        self._known = int(np.isfinite(self.values).sum())
+        if self.raster is not None:
+            self.raster.paint(self.layer.data, self.values)
+        self._fit_limits()
+        self._redraw()
+        self.layer.name = f"{label}, {unit_of(self.result.scale)} — {self.result.kind}"
+        self.layer.metadata = {METADATA: {"result": self.result.name, "shows": label}}
+
+    def fill(self, rows: NDArray[np.intp]) -> None:
+        """Draw spots that a run has just completed."""
+        if self.label not in self.result.genes:
+            return
+        values = self.result.column(self.label)[rows]
+        self.values[rows] = values
+        if self.raster is not None:
+            self.raster.paint(self.layer.data, values, rows)
+        self._known += int(np.isfinite(values).sum())
+        if self._known >= _REFIT * max(self._fitted, 1) or self._known == len(self.values):
+            self._fit_limits()
+        self._redraw()
+
+    def _redraw(self) -> None:
+        if self.raster is None:
+            self.layer.features = {_VALUE: self.values}
+        else:
+            self.layer.refresh(thumbnail=False, highlight=False, extent=False)
+
+    # --- limits and colours
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """What the ends of the colour map stand for."""
+        return self._limits
+
+    @property
+    def mode(self) -> Mode:
+        """Whether limits follow each gene or are locked."""
+        return self._mode
+
+    @property
+    def percentiles(self) -> tuple[float, float]:
+        """Percentiles of the limits in the mode ``"robust"``."""
+        return self._percentiles
+
+    @property
+    def colormap(self) -> Colormap:
+        """The colour map."""
+        return self.layer.face_colormap if self.raster is None else self.layer.colormap
+
+    def set_limits(self, mode: Mode, low: float | None = None, high: float | None = None) -> None:
+        """Choose limits.
+
+        Parameters
+        ----------
+        mode
+            ``"robust"``: percentiles of each gene; ``"locked"``: the same values for all genes.
+        low, high
+            Percentiles (default 1 and 99) or values (default: the present limits).
+        """
+        if mode == "robust":
+            self._percentiles = (ROBUST[0] if low is None else low, ROBUST[1] if high is None else high)
+        else:
+            self._limits = (self._limits[0] if low is None else low, self._limits[1] if high is None else high)
+        self._mode = mode
+        self._fit_limits()
+
+    def _fit_limits(self) -> None:
+        self._fitted = self._known
+        if self._mode == "robust":
+            self._limits = robust_limits(self.values, *self._percentiles)
+        if self.raster is None:
+            self.layer.face_contrast_limits = self._limits
+        else:
+            self.layer.contrast_limits = self._limits
+
+    def set_colormap(self, name: str) -> None:
+        """Choose a colour map of napari or matplotlib."""
+        if self.raster is None:
+            self.layer.face_colormap = colour_map(name)
+        else:
+            self.layer.colormap = colour_map(name)

@@ -1,0 +1,371 @@
+"""The border to napari: mirrors a session in layers. Only here level-0 pixels become world micrometres.
+
+One layer per slide and one per result, not one per gene: a gene is what a result's layer shows at the moment.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+import numpy as np
+from napari.layers import Image, Labels, Points, Shapes
+from napari.utils.colormaps import DirectLabelColormap
+from numpy.typing import NDArray
+
+from napari_he2st.core.geometry import level0_from_world, um_from_px, world_from_level0
+from napari_he2st.core.types import Grid, Region
+from napari_he2st.engine.session import Session
+from napari_he2st.gui.colours import domain_colour
+from napari_he2st.gui.gene_map import METADATA, UNITS, GeneMap, Mode
+from napari_he2st.gui.rasters import outline_of, raster_of
+from napari_he2st.gui.side_by_side import SideBySide
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+    from napari.viewer import Viewer
+
+    from napari_he2st.data.slides import Slide
+
+_INKS = np.array([(0, 0, 0, 0), (0, 114, 178, 255), (86, 180, 233, 255)], dtype=np.uint8)
+"""Of drawings: nothing, and two blues that H&E does not have."""
+
+
+def warm_up(slide: Slide) -> Slide:
+    """Do off the GUI thread what its layer would otherwise do there: hash it, read its coarsest level."""
+    _ = slide.fingerprint
+    slide.pyramid()[-1].compute()
+    return slide
+
+
+def slide_layer_data(slide: Slide) -> tuple[Any, dict[str, Any], str]:
+    """A slide as napari's layer data tuple: the pyramid in micrometres, with the slide in its metadata."""
+    facts = {
+        "name": slide.name,
+        "rgb": True,
+        "multiscale": True,
+        "scale": (slide.mpp, slide.mpp),
+        "units": UNITS,
+        "metadata": {METADATA: {"slide": slide}},
+    }
+    return slide.pyramid(), facts, "image"
+
+
+class SlideLayers:
+    """Mirrors a session in the layers of one viewer.
+
+    Slides that a reader has put on screen are adopted. A layer that the user deletes comes back when its slide
+    or result is selected again; nothing is lost with it.
+
+    Parameters
+    ----------
+    viewer
+        Held weakly.
+    session
+        What is mirrored.
+
+    Attributes
+    ----------
+    side_by_side
+        Measured, predicted and difference beside each other, when the user asks for it.
+    """
+
+    def __init__(self, viewer: Viewer, session: Session) -> None:
+        self._viewer = ref(viewer)
+        self.session = session
+        self.side_by_side = SideBySide(viewer)
+        self._slides: dict[str, Image] = {}
+        self._maps: dict[str, GeneMap] = {}
+        self._domains: dict[str, Labels | Points] = {}
+        self._masks: dict[str, Image] = {}
+        self._regions: dict[str, Shapes] = {}
+        self._tiles: Image | None = None
+        self._hidden: list[Layer] = []
+        self._adopting: Image | None = None
+        viewer.canvas.overlays.scale_bar.visible = True
+        session.slide_added.connect(self._slide_added)
+        session.slide_removed.connect(self._slide_removed)
+        session.slide_changed.connect(self._slide_changed)
+        session.result_added.connect(self._result_added)
+        session.result_filled.connect(self._result_filled)
+        session.result_finished.connect(self._result_finished)
+        session.result_removed.connect(self._result_removed)
+        session.domains_changed.connect(self._domains_changed)
+        session.selection_changed.connect(self._selection_changed)
+        for layer in list(viewer.layers):
+            self._adopt(layer)
+        viewer.layers.events.inserted.connect(self._inserted)
+
+    @property
+    def viewer(self) -> Viewer:
+        """The viewer; it outlives everything that can ask for it."""
+        viewer = self._viewer()
+        if viewer is None:
+            message = "the viewer of these layers is closed"
+            raise RuntimeError(message)
+        return viewer
+
+    def _put(self, layer: Layer) -> None:
+        """Add a layer, or bring it back, without making it the active one."""
+        active = self.viewer.layers.selection.active
+        if layer not in self.viewer.layers:
+            self.viewer.add_layer(layer)
+        if active is not None:
+            self.viewer.layers.selection.active = active
+
+    def _drop(self, layer: Layer | None) -> None:
+        if layer is not None and layer in self.viewer.layers:
+            self.viewer.layers.remove(layer)
+
+    # --- slides
+
+    def slide_layer(self, slide: str) -> Image | None:
+        """The layer of a slide."""
+        return self._slides.get(slide)
+
+    def _inserted(self, event: Any) -> None:
+        self._adopt(event.value)
+
+    def _adopt(self, layer: Layer) -> None:
+        """Take over a slide that a reader has opened."""
+        slide = layer.metadata.get(METADATA, {}).get("slide")
+        if slide is None or layer in self._slides.values():
+            return
+        self._adopting = layer
+        self.session.add_slide(slide)
+        self._adopting = None
+
+    def _slide_added(self, name: str) -> None:
+        if self._adopting is None:
+            data, facts, _ = slide_layer_data(self.session.slides[name].slide)
+            self._slides[name] = Image(data, **facts)
+            self.viewer.add_layer(self._slides[name])
+        else:
+            self._slides[name] = self._adopting
+        self.viewer.reset_view()
+
+    def _slide_removed(self, name: str) -> None:
+        for layers in (self._slides, self._masks, self._regions):
+            self._drop(layers.pop(name, None))
+
+    def _slide_changed(self, name: str) -> None:
+        if name in self._masks:
+            self._drop(self._masks.pop(name))
+            self.show_mask(name)
+
+    def show_mask(self, slide: str, visible: bool = True) -> None:
+        """Show or hide the outline of the tissue, once it is known."""
+        item = self.session.slides[slide]
+        if item.mask is not None and slide not in self._masks and visible:
+            step = float(um_from_px(item.mask.downsample, item.slide.mpp))
+            outline = outline_of(item.mask.mask).astype(np.uint8)
+            layer = _drawing(outline, f"Tissue of {slide}", step, (step - item.slide.mpp) / 2)
+            self._masks[slide] = layer
+        if slide in self._masks:
+            if visible:
+                self._put(self._masks[slide])
+            self._masks[slide].visible = visible
+
+    def show_tiles(self, grid: Grid | None) -> None:
+        """Preview the spots of a square grid as a checkerboard of tiles; None hides it."""
+        if grid is None or not len(grid):
+            if self._tiles is not None:
+                self._tiles.visible = False
+            return
+        raster = raster_of(grid)
+        board = np.zeros(raster.shape, dtype=np.uint8)
+        raster.paint(board, 1 + grid.index.sum(axis=1) % 2)
+        if self._tiles is None:
+            self._tiles = _drawing(board, "Tiles to predict", raster.scale_um, raster.translate_um, opacity=0.4)
+        else:  # napari takes half a second to remove a layer
+            self._tiles.data = _INKS[board]
+            self._tiles.scale, self._tiles.translate = raster.scale_um, raster.translate_um
+            self._tiles.visible = True
+        self._put(self._tiles)
+
+    def current_view(self, slide: str) -> Region:
+        """The part of a slide that is on screen."""
+        layer = self._slides[slide]
+        width, height = self.session.slides[slide].slide.size
+        corners = layer.corner_pixels[:, :2] * layer.downsample_factors[layer.data_level][:2]
+        (top, left), (bottom, right) = np.clip(corners, 0, (height, width))
+        return Region.box(float(left), float(top), float(right - left), float(bottom - top), "current view")
+
+    def draw_regions(self, slide: str) -> Shapes:
+        """The layer in which the user draws regions of a slide, active and ready for a polygon."""
+        if slide not in self._regions:
+            layer = Shapes(
+                name=f"Regions of {slide}",
+                ndim=2,
+                face_color="transparent",
+                edge_color="#D55E00",
+                edge_width=4 * self.session.slides[slide].slide.mpp,
+                units=UNITS,
+            )
+            layer.events.data.connect(lambda *_: self.session.set_regions(slide, self.drawn_regions(slide)))
+            self._regions[slide] = layer
+        layer = self._regions[slide]
+        self._put(layer)
+        self.viewer.layers.selection.active = layer
+        layer.mode = "add_polygon"
+        return layer
+
+    def drawn_regions(self, slide: str) -> list[Region]:
+        """The closed shapes drawn on a slide, as polygons."""
+        layer = self._regions.get(slide)
+        if layer is None:
+            return []
+        mpp = self.session.slides[slide].slide.mpp
+        outlines = [
+            _ellipse(np.asarray(corners)) if kind == "ellipse" else np.asarray(corners)
+            for corners, kind in zip(layer.data, layer.shape_type, strict=True)
+            if kind not in ("line", "path") and len(corners) >= 3
+        ]
+        return [Region(level0_from_world(yx, mpp), f"region {i}") for i, yx in enumerate(outlines, start=1)]
+
+    # --- results
+
+    def result_layer(self, result: str) -> Image | Points | None:
+        """The layer of a result."""
+        gene_map = self._maps.get(result)
+        return None if gene_map is None else gene_map.layer
+
+    def gene_map(self, result: str) -> GeneMap | None:
+        """How a result is drawn."""
+        return self._maps.get(result)
+
+    def show_only(self, result: str) -> None:
+        """Show the map of one result and hide the others of the same slide."""
+        slide = self.session.results[result].slide
+        for name, gene_map in self._maps.items():
+            if gene_map.result.slide == slide:
+                gene_map.layer.visible = name == result
+
+    def shown(self, result: str) -> str:
+        """The gene or signature that a result's layer shows."""
+        return self._maps[result].label
+
+    def show_gene(self, result: str, gene: str) -> None:
+        """Show a gene of a result; a gene out of its panel leaves the map empty."""
+        self._maps[result].show(self.session.results[result].column(gene), gene)
+
+    def show_values(self, result: str, values: NDArray, label: str) -> None:
+        """Show one value per spot, such as a signature's score, under a label of its own."""
+        self._maps[result].show(values, label)
+
+    def limits(self, result: str) -> tuple[float, float]:
+        """What the ends of a result's colour map stand for."""
+        return self._maps[result].limits
+
+    def set_limits(self, result: str, mode: Mode, low: float | None = None, high: float | None = None) -> None:
+        """Choose limits by percentiles or lock them: see :meth:`GeneMap.set_limits`."""
+        self._maps[result].set_limits(mode, low, high)
+
+    def set_colormap(self, result: str, name: str) -> None:
+        """Choose one of napari's colour maps for a result."""
+        self._maps[result].set_colormap(name)
+
+    def set_overlay_visible(self, visible: bool) -> None:
+        """Hide everything that lies over the slide, or bring back what this has hidden."""
+        if visible:
+            for layer in self._hidden:
+                layer.visible = True
+            self._hidden = []
+        elif not self._hidden:
+            over = [gene_map.layer for gene_map in self._maps.values()]
+            self._hidden = [layer for layer in (*over, *self._domains.values()) if layer.visible]
+            for layer in self._hidden:
+                layer.visible = False
+
+    def _result_added(self, name: str) -> None:
+        gene_map = GeneMap(self.session.results[name])
+        self._maps[name] = gene_map
+        self.viewer.add_layer(gene_map.layer)
+        self.show_only(name)
+        gene_map.layer.events.visible.connect(lambda *_: self._catch_up(name))
+
+    def _result_filled(self, name: str, rows: NDArray[np.intp]) -> None:
+        if name in self._maps:
+            self._maps[name].fill(rows)
+
+    def _result_finished(self, name: str) -> None:
+        if name in self._maps:
+            self._maps[name].layer.refresh()
+
+    def _result_removed(self, name: str) -> None:
+        self._drop(self._domains.pop(name, None))
+        gene_map = self._maps.pop(name, None)
+        if gene_map is not None:
+            self._drop(gene_map.layer)
+
+    def _selection_changed(self) -> None:
+        """Bring the current result to the front; every visible map follows the current gene."""
+        slide = self._slides.get(self.session.slide or "")
+        if slide is not None and slide not in self.viewer.layers:
+            self.viewer.layers.insert(0, slide)
+        current = self._maps.get(self.session.result or "")
+        if current is not None:
+            self._put(current.layer)
+            layers = self.viewer.layers
+            if self.side_by_side.pair is None and layers.selection.active not in self._regions.values():
+                layers.selection.active = current.layer  # the status bar shows the active layer's value
+        for name in self._maps:
+            self._catch_up(name)
+
+    def _catch_up(self, name: str) -> None:
+        gene, gene_map = self.session.gene, self._maps.get(name)
+        if gene is None or gene_map is None or not gene_map.layer.visible or gene_map.label == gene:
+            return
+        if gene in gene_map.result.genes:
+            self.show_gene(name, gene)
+            if name in self._domains:
+                self._domains[name].visible = False  # they would cover the gene that was asked for
+
+    # --- domains
+
+    def domains_layer(self, result: str) -> Labels | Points | None:
+        """The layer of a result's domains."""
+        return self._domains.get(result)
+
+    def _domains_changed(self, result: str) -> None:
+        self._drop(self._domains.pop(result, None))
+        domains = self.session.domains.get(result)
+        if domains is None or result not in self._maps:
+            return
+        gene_map, item = self._maps[result], self.session.results[result]
+        facts: dict[str, Any] = {"name": f"Domains — {item.title}", "units": UNITS}
+        if gene_map.raster is not None:
+            image = np.zeros(gene_map.raster.shape, dtype=np.uint16)
+            gene_map.raster.paint(image, domains.labels + 1)
+            colours = {i + 1: domain_colour(i) for i in range(domains.n_domains)}
+            colormap = DirectLabelColormap(color_dict={None: "transparent", **colours})
+            place = {"scale": gene_map.raster.scale_um, "translate": gene_map.raster.translate_um}
+            layer: Labels | Points = Labels(image, colormap=colormap, **place, **facts)
+        else:
+            colour = [domain_colour(i) if i >= 0 else "transparent" for i in domains.labels]
+            position = world_from_level0(item.grid.xy, item.grid.mpp)
+            size = item.grid.spot_um
+            layer = Points(
+                position,
+                features={"domain": domains.names_of_spots()},
+                face_color=colour,
+                size=size,
+                border_width=0,
+                **facts,
+            )
+        self._domains[result] = layer
+        self.viewer.add_layer(layer)
+
+
+def _drawing(inks: NDArray[np.uint8], name: str, step_um: Any, at_um: Any, **facts: Any) -> Image:
+    """A picture of :data:`_INKS`; as Labels it would be slower to make."""
+    scale, translate = np.broadcast_to(step_um, 2), np.broadcast_to(at_um, 2)
+    return Image(_INKS[inks], rgb=True, name=name, scale=scale, translate=translate, units=UNITS, **facts)
+
+
+def _ellipse(corners: NDArray, n: int = 64) -> NDArray:
+    """Outline of the ellipse in a (rotated) box whose four corners go around."""
+    centre = (corners[0] + corners[2]) / 2
+    u, v = (corners[1] - corners[0]) / 2, (corners[3] - corners[0]) / 2
+    angle = np.linspace(0, 2 * np.pi, n, endpoint=False)[:, None]
+    return centre + u * np.cos(angle) + v * np.sin(angle)

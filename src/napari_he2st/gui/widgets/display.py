@@ -1,0 +1,140 @@
+"""How a result's map is drawn: limits under its histogram, colour map, opacity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from qtpy.QtCore import QSignalBlocker, Qt
+from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QGridLayout, QLabel, QSizePolicy, QSlider, QWidget
+from superqt.utils import qdebounced
+
+from napari_he2st.engine.session import Result
+from napari_he2st.gui.colours import MAPS
+from napari_he2st.gui.gene_map import ROBUST, GeneMap, unit_of
+from napari_he2st.gui.layers import SlideLayers
+from napari_he2st.gui.widgets.combo import Combo
+from napari_he2st.gui.widgets.histogram import RangeHistogram
+
+
+class MapDisplay(QWidget):
+    """Shows and changes the display of one result's :class:`GeneMap`; keeps nothing of its own."""
+
+    def __init__(self, layers: SlideLayers, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._layers = layers
+        self._map: GeneMap | None = None
+        self.histogram = RangeHistogram()
+        self.histogram.limits_dragged.connect(lambda low, high: self._lock(low, high))
+        self.unit = QLabel()
+        self.low, self.high = (
+            _number(-1e9, 1e9, 3, f"Value at the {end} end of the colour map; typing it locks the limits")
+            for end in ("lower", "upper")
+        )
+        self.low_percent, self.high_percent = (
+            _number(0, 100, 1, f"Percentile of each gene at the {end} end of the colour map")
+            for end in ("lower", "upper")
+        )
+        self.low_percent.setValue(ROBUST[0])
+        self.high_percent.setValue(ROBUST[1])
+        self.lock = QCheckBox("Lock across genes")
+        self.lock.setToolTip("Keep these limits when the gene changes, so that colours of different genes compare")
+        self.maps = Combo("Colour map; those that read best on H&E come first")
+        for name, advice in MAPS:
+            self.maps.add(name, tip=advice)
+        self.opacity = QSlider(Qt.Orientation.Horizontal, minimum=0, maximum=100)
+        self.opacity.setToolTip("How much the map covers the slide")
+        self._arrange()
+        for box in (self.low, self.high):
+            box.valueChanged.connect(lambda _: self._lock(self.low.value(), self.high.value()))
+        for box in (self.low_percent, self.high_percent):
+            box.valueChanged.connect(lambda _: self._by_percentile())
+        self.lock.toggled.connect(lambda on: self._lock(*self._map.limits) if on else self._by_percentile())
+        self.maps.activated.connect(lambda _: self._set_colours(self.maps.currentText()))
+        self.opacity.valueChanged.connect(lambda percent: self._set_opacity(percent / 100))
+
+    def _arrange(self) -> None:
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.addWidget(self.histogram, 0, 0, 1, 4)
+        for row, (label, low, high) in enumerate(
+            (("Limits", self.low, self.high), ("Percentiles", self.low_percent, self.high_percent)), start=1
+        ):
+            grid.addWidget(QLabel(label), row, 0)
+            grid.addWidget(low, row, 1)
+            grid.addWidget(high, row, 2)
+        grid.addWidget(self.unit, 1, 3)
+        grid.addWidget(self.lock, 3, 1, 1, 3)
+        for row, (label, widget) in enumerate((("Colours", self.maps), ("Opacity", self.opacity)), start=4):
+            grid.addWidget(QLabel(label), row, 0)
+            grid.addWidget(widget, row, 1, 1, 3)
+        grid.setColumnStretch(1, 1)
+        grid.setColumnStretch(2, 1)
+
+    def show_result(self, result: Result | None) -> None:
+        """Show how a result is drawn; the histogram follows a moment later, so that flipping stays fast."""
+        self._map = None if result is None else self._layers.gene_map(result.name)
+        self.setEnabled(self._map is not None)
+        if self._map is None or result is None:
+            return
+        self.unit.setText(unit_of(result.scale))
+        self._show_limits()
+        quietly(self.lock, self.lock.setChecked, self._map.mode == "locked")
+        for box, percent in zip((self.low_percent, self.high_percent), self._map.percentiles, strict=True):
+            quietly(box, box.setValue, percent)
+        self.maps.setCurrentText(self._map.colormap.name)
+        quietly(self.opacity, self.opacity.setValue, round(100 * self._map.layer.opacity))
+        self.histogram.set_colours(self._map.colormap.colors)
+        self._count()
+
+    @qdebounced(timeout=60)
+    def _count(self) -> None:
+        if self._map is not None:
+            self.histogram.set_values(self._map.values)
+
+    def _show_limits(self) -> None:
+        if self._map is None:
+            return
+        low, high = self._map.limits
+        for box, value in ((self.low, low), (self.high, high)):
+            box.setSingleStep(max((high - low) / 20, 1e-3))
+            quietly(box, box.setValue, value)
+        self.histogram.set_limits(low, high)
+
+    def _lock(self, low: float, high: float) -> None:
+        if self._map is not None and low < high:
+            self._map.set_limits("locked", low, high)
+            quietly(self.lock, self.lock.setChecked, True)
+            self._show_limits()
+
+    def _by_percentile(self) -> None:
+        low, high = self.low_percent.value(), self.high_percent.value()
+        if self._map is not None and low < high:
+            self._map.set_limits("robust", low, high)
+            quietly(self.lock, self.lock.setChecked, False)
+            self._show_limits()
+
+    def _set_colours(self, name: str) -> None:
+        if self._map is not None:
+            self._map.set_colormap(name)
+            self.histogram.set_colours(self._map.colormap.colors)
+
+    def _set_opacity(self, opacity: float) -> None:
+        if self._map is not None:
+            self._map.layer.opacity = opacity
+
+
+def quietly(widget: QWidget, setter: Callable[[Any], Any], value: Any) -> None:
+    """Set a widget's value without its signals."""
+    with QSignalBlocker(widget):
+        setter(value)
+
+
+def _number(low: float, high: float, decimals: int, tip: str) -> QDoubleSpinBox:
+    box = QDoubleSpinBox(minimum=low, maximum=high, decimals=decimals)
+    box.setKeyboardTracking(False)
+    box.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
+    box.setStyleSheet("min-width: 56px")  # napari's own 90 px do not fit twice into a narrow dock
+    box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)  # hint: the longest number of all
+    box.setToolTip(tip)
+    return box

@@ -1,0 +1,56 @@
+"""What belongs to one viewer: its session, its layers, and the docks opened around it."""
+
+from __future__ import annotations
+
+from inspect import unwrap
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from qtpy.QtCore import Qt
+
+from napari_he2st.engine.session import Session
+from napari_he2st.gui.layers import SlideLayers
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+PLUGIN = "napari-he2st"
+DOCKS = ("Slide", "Predict", "Genes", "Domains", "Compare", "Export")
+"""Names of the widgets in the manifest, in working order."""
+
+DOCK_WIDTH_PX = 400
+
+_layers: WeakKeyDictionary[Viewer, SlideLayers] = WeakKeyDictionary()
+
+
+def layers_of(viewer: Viewer) -> SlideLayers:
+    """The layers that mirror a viewer's session; made on first use."""
+    viewer = unwrap(viewer)  # plugins are handed a proxy
+    if viewer not in _layers:
+        _layers[viewer] = SlideLayers(viewer, Session())
+    return _layers[viewer]
+
+
+def session_of(viewer: Viewer) -> Session:
+    """The session of a viewer; made on first use."""
+    return layers_of(viewer).session
+
+
+def dock_of(viewer: Viewer, name: str) -> Any:
+    """The dock of that name, opened if it is not."""
+    _, dock = unwrap(viewer).window.add_plugin_dock_widget(PLUGIN, name, tabify=True)
+    return dock
+
+
+def open_docks(viewer: Viewer) -> None:
+    """Open all docks, tabbed in working order, the first one in front."""
+    window = unwrap(viewer).window
+    frames = []
+    for name in DOCKS:
+        frame, _ = window.add_plugin_dock_widget(PLUGIN, name, tabify=True)
+        frame.setWindowTitle(name)  # the tabs are narrow
+        frames.append(frame)
+    frames[0].show()
+    frames[0].raise_()
+    main = frames[0].parent()
+    main.resizeDocks(frames[:1], [DOCK_WIDTH_PX], Qt.Orientation.Horizontal)

@@ -1,0 +1,39 @@
+"""Per-gene summaries over the spots where a gene is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_he2st.analysis import summary
+from napari_he2st.analysis.summary import summarise_genes
+from napari_he2st.core.progress import Cancelled, Control
+
+VALUES = np.array([[0, 1, np.nan], [2, 3, np.nan], [np.nan, 0, np.nan]], dtype=np.float32)
+
+
+def test_unmeasured_spots_do_not_count():
+    found = summarise_genes(VALUES)
+    np.testing.assert_allclose(found.mean, [1, 4 / 3, np.nan])
+    np.testing.assert_allclose(found.detected, [0.5, 2 / 3, np.nan])
+
+
+def test_blocks_do_not_change_the_result(monkeypatch):
+    whole = summarise_genes(VALUES)
+    monkeypatch.setattr(summary, "_BLOCK_VALUES", 3)
+    control = Control()
+    blocked = summarise_genes(VALUES, control=control)
+    np.testing.assert_array_equal(whole.mean, blocked.mean)
+    assert control.done == control.total == 3
+
+
+def test_no_spots_give_nan():
+    found = summarise_genes(np.empty((0, 2), np.float32))
+    assert np.isnan(found.mean).all()
+
+
+def test_it_can_be_cancelled():
+    control = Control()
+    control.cancel()
+    with pytest.raises(Cancelled):
+        summarise_genes(VALUES, control=control)

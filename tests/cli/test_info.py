@@ -1,0 +1,79 @@
+"""``he2st info``: slides and measured sections."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TRUTH_KEYS = {
+    "layout",
+    "section",
+    "sections",
+    "spots",
+    "genes",
+    "patient",
+    "mpp",
+    "mpp_source",
+    "on_tissue",
+    "found",
+    "missing",
+}
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """A slide of 40 × 30 pixels that does not say how large they are."""
+    path = tmp_path / "scan.png"
+    Image.fromarray(np.full((30, 40, 3), 200, dtype=np.uint8)).save(path)
+    return path
+
+
+def test_slide_without_pixel_size_says_how_to_give_it(he2st, picture: Path) -> None:
+    outcome = he2st("info", picture, "--json")
+    assert outcome.code == 0
+    assert outcome.json["size"] == [40, 30]
+    assert outcome.json["mpp"] is None
+    assert "--mpp" in outcome.err
+
+
+def test_slide_with_a_given_pixel_size(he2st, picture: Path) -> None:
+    outcome = he2st("info", picture, "--mpp", "0.5", "--json")
+    assert (outcome.json["mpp"], outcome.json["mpp_source"]) == (0.5, "given")
+    assert outcome.err == ""
+    assert "40 × 30 px" in he2st("info", picture, "--mpp", "0.5").out
+
+
+def test_section(he2st, sample: str) -> None:
+    facts = he2st("info", sample, "--json").json
+    assert facts.keys() >= TRUTH_KEYS
+    assert (facts["layout"], facts["section"], facts["spots"]) == ("legacy_st", "C5", 181)
+    assert facts["genes"] > 10_000
+    assert facts["mpp"] == pytest.approx(0.69, abs=0.01)
+    assert facts["on_tissue"] > 0.8
+    assert facts["missing"] == []
+
+
+def test_folder_of_several_sections_lists_them(he2st, her2st: Path) -> None:
+    outcome = he2st("info", her2st)
+    assert outcome.code == 0
+    assert "C5" in outcome.out
+    assert f"he2st info {her2st}:A1" in outcome.err
+    facts = he2st("info", her2st, "--json").json
+    assert facts.keys() >= TRUTH_KEYS
+    assert facts["section"] is None
+    assert {"B4", "C5"} <= set(facts["sections"])
+
+
+def test_section_that_is_not_there(he2st, sample: str) -> None:
+    outcome = he2st("info", sample.replace(":C5", ":Z9"))
+    assert outcome.code == 1
+    assert "Z9" in outcome.err
+
+
+def test_folder_without_a_section(he2st, tmp_path: Path) -> None:
+    outcome = he2st("info", tmp_path)
+    assert outcome.code == 1
+    assert "legacy_st" in outcome.err

@@ -1,0 +1,153 @@
+"""The Genes dock in front of a session: what it lists, shows, and hides."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
+
+from napari_he2st.gui.docks.genes import GenesDock
+from napari_he2st.gui.workspace import layers_of
+
+pytestmark = pytest.mark.gui
+
+
+@pytest.fixture
+def dock(open_dock):
+    return lambda: open_dock(GenesDock)
+
+
+def cell(dock, gene, column):
+    model = dock.table.genes
+    return model.data(model.index(model.row_of(gene), column))
+
+
+def test_an_empty_session_says_what_to_do(dock):
+    genes = dock()
+    assert "predict a slide" in genes.note.text()
+    assert not genes.table.isEnabled()
+
+
+def test_results_that_come_later_are_listed(dock, fill, qtbot):
+    genes = dock()
+    fill()
+    assert [genes.chooser.itemText(i) for i in range(2)] == ["run (predicted)", "spots (measured)"]
+    assert genes.chooser.currentText() == "spots (measured)"
+    assert genes.note.text().startswith("Measured")
+    qtbot.waitUntil(lambda: cell(genes, "ERBB2", 1) != "–")
+
+
+def test_a_late_dock_shows_the_current_result(dock, fill, qtbot, session):
+    fill()
+    session.select(result="run", gene="ERBB2")
+    genes = dock()
+    assert "research use" in genes.note.text()
+    assert genes.table.current == "ERBB2"
+    assert cell(genes, "ERBB2", 1) == "0.60"
+    result = session.results["run"]
+    qtbot.waitUntil(lambda: cell(genes, "ERBB2", 2) == f"{result.values[:, 0].mean():.2f}")
+    assert cell(genes, "ERBB2", 3) == "100"
+
+
+def test_low_scores_are_marked(dock, fill, session):
+    fill()
+    session.select(result="run", gene="GAPDH")
+    genes = dock()
+    assert "low confidence" in genes.facts.text()
+    model = genes.table.genes
+    tip = model.data(model.index(model.row_of("GAPDH"), 0), Qt.ItemDataRole.ToolTipRole)
+    assert "0.2" in tip
+    assert model.data(model.index(model.row_of("ERBB2"), 0), Qt.ItemDataRole.ToolTipRole) is None
+
+
+def test_arrow_keys_flip_the_map_from_the_search_box(dock, fill, viewer, qtbot, session):
+    fill()
+    session.select(result="run", gene="ERBB2")
+    genes = dock()
+    qtbot.keyClick(genes.search, Qt.Key.Key_Down)
+    qtbot.waitUntil(lambda: session.gene == "GAPDH")
+    assert layers_of(viewer).shown("run") == "GAPDH"
+    assert "GAPDH" in genes.facts.text()
+
+
+def test_search_narrows_the_table(dock, fill, qtbot):
+    fill()
+    genes = dock()
+    genes.search.setText("^mt-")
+    qtbot.waitUntil(lambda: genes.table.genes.names() == ["MT-CO1"])
+    genes.search.setText("nothing")
+    qtbot.waitUntil(lambda: genes.table.genes.rowCount() == 0)
+    assert "No gene matches" in genes.status.text.text()
+
+
+def test_a_gene_outside_the_panel_is_named(dock, fill, session):
+    fill()
+    genes = dock()
+    session.select(gene="CD3E")
+    assert "not in the panel" in genes.facts.text()
+
+
+def test_locked_limits_stay_when_the_gene_changes(dock, fill, viewer, session):
+    fill()
+    layers = layers_of(viewer)
+    session.select(result="run", gene="ERBB2")
+    display = dock().display
+    display.high.setValue(9.5)
+    low = layers.limits("run")[0]
+    session.select(gene="GAPDH")
+    assert layers.limits("run") == (low, 9.5)
+    assert display.lock.isChecked()
+    display.lock.setChecked(False)
+    assert layers.limits("run")[1] < 9.5
+    assert display.high.value() == pytest.approx(layers.limits("run")[1], abs=1e-3)
+
+
+def test_percentiles_set_the_limits(dock, fill, viewer, session):
+    fill()
+    session.select(result="run", gene="ERBB2")
+    display = dock().display
+    display.low_percent.setValue(10)
+    display.high_percent.setValue(90)
+    values = session.results["run"].column("ERBB2")
+    np.testing.assert_allclose(layers_of(viewer).limits("run"), np.percentile(values, (10, 90)), rtol=1e-5)
+
+
+def test_colours_and_opacity_reach_the_layer(dock, fill, viewer, session):
+    fill()
+    session.select(result="run")
+    display = dock().display
+    display.maps.setCurrentText("cividis")
+    display.maps.activated.emit(display.maps.currentIndex())
+    display.opacity.setValue(40)
+    layer = layers_of(viewer).result_layer("run")
+    assert (layer.colormap.name, layer.opacity) == ("cividis", 0.4)
+
+
+def test_choosing_a_result_shows_it_alone(dock, fill, viewer, session):
+    fill()
+    genes, layers = dock(), layers_of(viewer)
+    genes.chooser.choose("run")
+    genes.chooser.activated.emit(genes.chooser.currentIndex())
+    assert session.result == "run"
+    assert layers.result_layer("run").visible
+    assert not layers.result_layer("spots").visible
+
+
+def test_the_held_key_hides_the_maps(dock, fill, viewer):
+    fill()
+    genes, layers = dock(), layers_of(viewer)
+    QTest.keyPress(genes.table, Qt.Key.Key_H)
+    assert not layers.result_layer("spots").visible
+    QTest.keyRelease(genes.table, Qt.Key.Key_H)
+    assert layers.result_layer("spots").visible
+    assert "H" in {str(key) for key in viewer.keymap}
+
+
+def test_removing_the_last_result_empties_the_dock(dock, fill, session):
+    fill()
+    genes = dock()
+    session.remove_result("spots")
+    session.remove_result("run")
+    assert genes.table.genes.rowCount() == 0
+    assert "predict a slide" in genes.note.text()
