@@ -218,9 +218,18 @@ class Predictor(System, nn.Module):
         """Put what is fitted after training (a reference bank, a calibration) into ``extras``."""
 
 
-def make_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimiser that a recipe names, over the parameters that require gradients."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
+def make_optimizer(
+    module: nn.Module, recipe: Recipe, factors: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
+    """The optimiser that a recipe names, over the parameters that require gradients.
+
+    ``factors`` multiply the learning rate of the layers whose names they are.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((factors or {}).get(name.split(".")[0], 1.0), []).append(parameter)
+    parameters = [{"params": group, "lr": recipe.lr * factor} for factor, group in groups.items()]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=recipe.lr, momentum=0.9, weight_decay=recipe.weight_decay)
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}

@@ -170,19 +170,31 @@ class ZLog1p(Scale):
 
     name = "z_log1p"
 
+    def _logs(self, counts: Any, total: NDArray | None) -> NDArray:
+        return np.log1p(_dense(counts))
+
     def fit(self, counts: Any, total: NDArray | None = None, n_measured: int | None = None) -> dict[str, Any]:
         """Mean and standard deviation of each gene; one that does not vary is only centred."""
-        logs = np.log1p(_dense(counts))
+        logs = self._logs(counts, total)
         std = np.nanstd(logs, axis=0)
         return {"mean": np.nanmean(logs, axis=0), "std": np.where(std > 0, std, 1.0)}
 
     def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
-        """``total`` plays no part."""
-        return ((np.log1p(_dense(counts)) - fitted["mean"]) / fitted["std"]).astype(np.float32)
+        """Standard deviations from the training mean."""
+        return ((self._logs(counts, total) - fitted["mean"]) / fitted["std"]).astype(np.float32)
 
     def inverse(self, values: NDArray, fitted: dict[str, Any]) -> NDArray[np.float32]:
-        """Counts."""
+        """What was counted before the logarithm."""
         return np.expm1(values * fitted["std"] + fitted["mean"]).astype(np.float32)
+
+
+class ZLog1pCp10k(ZLog1p):
+    """Natural logarithm of 1 + CP10k of all genes, standardised per gene over the training spots."""
+
+    name = "z_log1p_cp10k"
+
+    def _logs(self, counts: Any, total: NDArray | None) -> NDArray:
+        return log1p_cp10k(_dense(counts), total)
 
 
 class MinMaxLog10Cp10k(Scale):
@@ -219,6 +231,7 @@ _KINDS: tuple[type[Scale], ...] = (
     Log1p,
     LogShare,
     ZLog1p,
+    ZLog1pCp10k,
     MinMaxLog10Cp10k,
     Counts,
 )
