@@ -307,7 +307,7 @@ class SlideLayers:
         if current is not None:
             self._put(current.layer)
             layers = self.viewer.layers
-            if self.side_by_side.pair is None and layers.selection.active not in self._regions.values():
+            if self.side_by_side.comparison is None and layers.selection.active not in self._regions.values():
                 layers.selection.active = current.layer  # the status bar shows the active layer's value
         for name in self._maps:
             self._catch_up(name)
