@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from napari_he2st.zoo.base import Input
+from napari_he2st.zoo.base import Input, Per
 
 Mpp = float | Literal["native"] | None
 
@@ -75,3 +75,23 @@ class NeighbourTiles(Input):
     px: int = 224
     mpp: Mpp = None
     offsets: tuple[tuple[int, int], ...] = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileGraph(Input):
+    """The larger tiles that cover a slide without overlap, as a graph.
+
+    A triple: encoder features, float32 (tiles, dim); the tile that each spot lies in, int64 (spots,); which
+    tiles are neighbours, float32 (tiles, tiles) of 0 and 1, symmetric, no tile its own. Only tiles with a spot
+    count; two of them are neighbours if they are among the eight nearest of one another on the lattice.
+
+    Attributes
+    ----------
+    encoder, px, mpp
+        As in :class:`Features`.
+    """
+
+    per: Per = "slide"
+    encoder: str = "efficientnet-lite0"
+    px: int = 512
+    mpp: Mpp = None

@@ -165,6 +165,20 @@ class LogShare(Scale):
         return np.exp(np.asarray(values, dtype=np.float32))
 
 
+class LogSharePanel(LogShare):
+    """Natural logarithm of a gene's share of the panel's counts, each gene counted once more (as in ASIGN)."""
+
+    name = "log_share_panel"
+
+    def fit(self, counts: Any, total: NDArray | None = None, n_measured: int | None = None) -> dict[str, Any]:
+        """Only the panel counts."""
+        return super().fit(counts)
+
+    def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
+        """ln((1 + count) / sum of (1 + count))."""
+        return super().transform(counts, fitted)
+
+
 class ZLog1p(Scale):
     """Natural logarithm of 1 + counts, standardised per gene over the training spots (as in BrST-Net)."""
 
@@ -230,6 +244,7 @@ _KINDS: tuple[type[Scale], ...] = (
     Log1pCpmPanel,
     Log1p,
     LogShare,
+    LogSharePanel,
     ZLog1p,
     ZLog1pCp10k,
     MinMaxLog10Cp10k,

@@ -40,6 +40,15 @@ def _features(dim: int, values: Tensor) -> Tensor:
     return values[:, None] * direction + 0.1 * torch.randn(len(values), dim, generator=generator)
 
 
+def _tile_graph(dim: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A row of tiles, four spots in each."""
+    tile = torch.arange(n) // COLUMNS
+    n_tiles = int(tile.max()) + 1
+    mean = torch.zeros(n_tiles).index_reduce(0, tile, hidden(n), "mean", include_self=False)
+    between = (torch.arange(n_tiles)[:, None] - torch.arange(n_tiles)).abs() == 1
+    return _features(dim, mean), tile, between.float()
+
+
 def engine_inputs(model: Predictor, n: int) -> dict[str, Any]:
     """What the engine would hand to ``prepare`` for ``n`` spots of one slide."""
     made: dict[str, Any] = {}
@@ -57,6 +66,10 @@ def engine_inputs(model: Predictor, n: int) -> dict[str, Any]:
                 from napari_he2st.zoo.encoders.build import spec_of
 
                 made[name] = _features(spec_of(spec.encoder).dim, hidden(n))
+            case kinds.TileGraph():
+                from napari_he2st.zoo.encoders.build import spec_of
+
+                made[name] = _tile_graph(spec_of(spec.encoder).dim, n)
             case _:
                 message = f"no generated input of kind {type(spec).__name__}"
                 raise TypeError(message)
