@@ -34,5 +34,7 @@ def models(
     for row in rows:
         licence = f"; licence: {row['licence']}" if row["licence"] else ""
         about = f"{escape(row['title'])}\n[dim]{escape(row['inputs'] + licence)}[/]"
-        table.add_row(row["slug"], about, "\n".join(row["tasks"]), str(row["year"] or ""), row["status"], row["weights"])
+        table.add_row(
+            row["slug"], about, "\n".join(row["tasks"]), str(row["year"] or ""), row["status"], row["weights"]
+        )
     console.out.print(table)

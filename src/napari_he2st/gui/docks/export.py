@@ -91,6 +91,7 @@ class ExportDock(Dock):
         self.write(result, entry.name, target, options)
 
     def write(self, result: Result, to: str, target: Target, options: dict[str, Any]) -> None:
+        """Write a result to a file, off the GUI thread."""
         item = self.session.slides.get(result.slide)
         self.button.setEnabled(False)
         slide = None if item is None else item.slide
