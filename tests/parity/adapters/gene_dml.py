@@ -7,7 +7,7 @@ import re
 import numpy as np
 import torch
 from scipy.sparse import eye_array
-from tests.parity.fill import fill_model, inputs_of
+from tests.parity.fill import corner, fill_model, inputs_of
 
 from napari_he2st.analysis.graphs import lattice_graph, row_normalised
 from napari_he2st.core.types import Grid
@@ -58,7 +58,7 @@ def _network(case: dict, x: dict) -> dict:
         "prediction": parts["prediction"],
         "cld": parts["cluster"],
         **{f"pred_{scale}": out[scale] for scale in ("target", "neighbor", "global", "fusion")},
-        "global_embedding_slide0": slides[0][:, :32],
+        "global_embedding_slide0": corner(slides[0], case["outputs"]["global_embedding_slide0"]),
     }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -187,11 +189,13 @@ class GeneDML(Predictor):
         gene = F.normalize(self.gene_encoder(target.nan_to_num()), dim=1)
         scales = [out[f"{scale}_embedding"] for scale in ("target", "neighbor", "global")]
         contrastive = [soft_contrastive(gene, image, self.temperature) for image in scales]
-        clusters = (kmeans(F.normalize(self.feature_cluster(x), dim=1), n_clusters) for x in (out["fused"], gene))
+        by_image, by_gene = (
+            kmeans(F.normalize(self.feature_cluster(x), dim=1), n_clusters) for x in (out["fused"], gene)
+        )
         return {
             "contrastive": torch.stack(contrastive).mean(),
             "prediction": nan_mse(out["fusion"], target),
-            "cluster": cluster_discrimination(out["fused"], gene, *clusters, self.cluster_temperature),
+            "cluster": cluster_discrimination(out["fused"], gene, by_image, by_gene, self.cluster_temperature),
         }
 
     def loss(
@@ -230,7 +234,7 @@ class GeneDML(Predictor):
 class SlideEncoder(nn.Module):
     """A transformer over all spots of a slide, with a convolution over their map after its first layer."""
 
-    def __init__(self, dim: int, depth: int, *, faithful: bool, **options) -> None:
+    def __init__(self, dim: int, depth: int, *, faithful: bool, **options: Any) -> None:
         super().__init__()
         self.faithful = faithful
         self.pos_layer = nn.ModuleDict({"proj1": nn.Conv2d(dim, dim, 3, padding=1, groups=dim)})
@@ -267,7 +271,7 @@ class _Projection(nn.Module):
 
 def _predictor(*widths: int) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for before, after in zip(widths[:-2], widths[1:-1], strict=True):
+    for before, after in pairwise(widths[:-1]):
         layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(0.1)]
     return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
 
