@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +124,7 @@ class TrainingBatches:
     model
         Tells the unit and prepares inputs.
     resolved, targets
-        One per section.
+        One per section; targets by name.
     batch_size
         Spots (or sections) per batch.
     seed
@@ -135,7 +135,7 @@ class TrainingBatches:
         self,
         model: Predictor,
         resolved: Sequence[Resolved],
-        targets: Sequence[Tensor],
+        targets: Sequence[Mapping[str, Tensor]],
         batch_size: int,
         seed: int,
         device: torch.device,
@@ -174,9 +174,12 @@ class TrainingBatches:
             else:
                 parts = [self._resolved[s].inputs[name][rows[rows[:, 0] == s, 1]] for s in sections]
                 inputs[name] = torch.cat(parts).to(self._device)
-        target = torch.cat([self._targets[s][rows[rows[:, 0] == s, 1]] for s in sections]).to(self._device)
+        targets = {
+            name: torch.cat([self._targets[s][name][rows[rows[:, 0] == s, 1]] for s in sections]).to(self._device)
+            for name in self._targets[sections[0]]
+        }
         slide = torch.from_numpy(rows[:, 0].astype(np.int64)).to(self._device)
-        return {"expression": target, "slide": slide}, self._model.prepare(**inputs)
+        return {**targets, "slide": slide}, self._model.prepare(**inputs)
 
 
 def _to(value: Any, device: torch.device) -> Any:
