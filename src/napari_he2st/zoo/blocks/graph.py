@@ -107,3 +107,48 @@ class HypergraphConv(nn.Module):
         total = weight.new_zeros(len(nodes)).index_add(0, node, weight[edge])
         gathered = torch.zeros_like(means[: len(nodes)]).index_add(0, node, means[edge])
         return gathered * total.reciprocal().masked_fill(total == 0, 0)[:, None] + self.bias
+
+
+class GCNConv(nn.Module):
+    """Graph convolution (Kipf and Welling 2017) on dense graphs: a loop at each node, symmetric normalisation."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(n_out))
+        self.lin = nn.Linear(n_in, n_out, bias=False)
+
+    def forward(self, nodes: Tensor, adjacency: Tensor) -> Tensor:
+        """Float32 (…, n, out), from (…, n, in) and graphs (…, n, n)."""
+        graph = adjacency + torch.eye(adjacency.shape[-1], device=adjacency.device)
+        scale = graph.sum(-1).rsqrt()
+        return (scale[..., None] * graph * scale[..., None, :]) @ self.lin(nodes) + self.bias
+
+
+class GraphConv(nn.Module):
+    """A map of the sum of the neighbours plus one of the node itself (Morris et al. 2019), on dense graphs."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.lin_rel, self.lin_root = nn.Linear(n_in, n_out), nn.Linear(n_in, n_out, bias=False)
+
+    def forward(self, nodes: Tensor, adjacency: Tensor) -> Tensor:
+        """Float32 (…, n, out), from (…, n, in) and graphs (…, n, n)."""
+        return self.lin_rel(adjacency @ nodes) + self.lin_root(nodes)
+
+
+def lattice_offsets(positions: Tensor) -> Tensor:
+    """Steps (column, row) to the neighbours on the lattice that array positions lie on, int64 (6 or 8, 2).
+
+    Hexagonal lattices count columns in half pitches: column and row are then both even or both odd.
+    """
+    hexagonal = len(positions) > 1 and bool(((positions.sum(1) - positions[0].sum()) % 2 == 0).all())
+    six = ((-1, -1), (1, -1), (-2, 0), (2, 0), (-1, 1), (1, 1))
+    eight = ((-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1))
+    return torch.tensor(six if hexagonal else eight, device=positions.device)
+
+
+def at_offsets(positions: Tensor, offsets: Tensor) -> Tensor:
+    """Row of the spot at each offset from each spot, int64 (n, offsets); −1 where there is none."""
+    found = (positions[:, None] + offsets)[:, :, None] == positions
+    there = found.all(-1)
+    return torch.where(there.any(-1), there.float().argmax(-1), -1)
