@@ -166,6 +166,10 @@ class SlideLayers:
                 self._put(self._masks[slide])
             self._masks[slide].visible = visible
 
+    def mask_shown(self, slide: str) -> bool:
+        """Whether the outline of the tissue is on screen."""
+        return slide in self._masks and bool(self._masks[slide].visible)
+
     def show_tiles(self, grid: Grid | None) -> None:
         """Preview the spots of a square grid as a checkerboard of tiles; None hides it."""
         if grid is None or not len(grid):
