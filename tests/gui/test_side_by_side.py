@@ -105,5 +105,5 @@ def test_layers_the_user_deleted_are_no_trouble(viewer, view, comparison, slide_
     del viewer.layers[0]
     view.show_gene("GAPDH")
     view.leave()
-    assert [layer.name for layer in viewer.layers][0] == "section"
+    assert viewer.layers[0].name == "section"
     assert len(viewer.layers) == 3

@@ -11,6 +11,7 @@ from napari_he2st.core.geometry import world_from_level0
 from napari_he2st.core.types import Domains
 from napari_he2st.gui.colours import domain_colour
 from napari_he2st.gui.gene_map import UNITS, GeneMap
+from napari_he2st.gui.rasters import Raster
 
 
 class DomainMap:
@@ -24,24 +25,9 @@ class DomainMap:
 
     def __init__(self, gene_map: GeneMap, domains: Domains) -> None:
         self._gene_map = gene_map
-        self.layer: Labels | Points = self._labels(domains) if gene_map.raster is not None else self._points(domains)
+        raster = gene_map.raster
+        self.layer: Labels | Points = self._points(domains) if raster is None else _labels(raster, domains)
         self.layer.name = f"Domains — {gene_map.result.title}"
-
-    def _labels(self, domains: Domains) -> Labels:
-        raster = self._gene_map.raster
-        return Labels(
-            self._image(domains),
-            colormap=_colours(domains),
-            scale=raster.scale_um,
-            translate=raster.translate_um,
-            units=UNITS,
-        )
-
-    def _image(self, domains: Domains) -> NDArray[np.uint16]:
-        raster = self._gene_map.raster
-        image = np.zeros(raster.shape, dtype=np.uint16)
-        raster.paint(image, domains.labels + 1)
-        return image
 
     def _points(self, domains: Domains) -> Points:
         grid = self._gene_map.result.grid
@@ -56,12 +42,28 @@ class DomainMap:
 
     def show(self, domains: Domains) -> None:
         """Show other domains of the same spots."""
-        if isinstance(self.layer, Labels):
+        if self._gene_map.raster is not None:
             self.layer.colormap = _colours(domains)
-            self.layer.data = self._image(domains)
+            self.layer.data = _image(self._gene_map.raster, domains)
         else:
             self.layer.features = {"domain": domains.names_of_spots()}
             self.layer.face_color = _colours_of_spots(domains)
+
+
+def _labels(raster: Raster, domains: Domains) -> Labels:
+    return Labels(
+        _image(raster, domains),
+        colormap=_colours(domains),
+        scale=raster.scale_um,
+        translate=raster.translate_um,
+        units=UNITS,
+    )
+
+
+def _image(raster: Raster, domains: Domains) -> NDArray[np.uint16]:
+    image = np.zeros(raster.shape, dtype=np.uint16)
+    raster.paint(image, domains.labels + 1)
+    return image
 
 
 def _colours(domains: Domains) -> CyclicLabelColormap:

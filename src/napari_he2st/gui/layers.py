@@ -319,7 +319,7 @@ class SlideLayers:
         if gene in gene_map.result.genes:
             self.show_gene(name, gene)
             if name in self._domains:
-                self._domains[name].visible = False  # they would cover the gene that was asked for
+                self._domains[name].layer.visible = False  # they would cover the gene that was asked for
 
     # --- domains
 
@@ -337,6 +337,7 @@ class SlideLayers:
         else:
             self._domains[result] = DomainMap(gene_map, domains)
         self._put(self._domains[result].layer)
+        self._domains[result].layer.visible = True
 
 
 def _drawing(inks: NDArray[np.uint8], name: str, step_um: Any, at_um: Any, **facts: Any) -> Image:
