@@ -345,6 +345,7 @@ class SlideLayers:
         else:
             self._domains[result] = DomainMap(gene_map, domains)
         self._put(self._domains[result].layer)
+        self._domains[result].layer.visible = True
 
 
 def _drawing(inks: NDArray[np.uint8], name: str, step_um: Any, at_um: Any, **facts: Any) -> Image:

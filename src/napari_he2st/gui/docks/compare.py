@@ -72,6 +72,7 @@ class CompareDock(Dock):
         self.table_button = self.add_button("Save table…", "Save the scores of all genes as CSV", self._save_table)
         self.report_button = self.add_button("Save report…", "Save figures and scores as one HTML", self._save_report)
         self.listen(self.session.result_added, self._result_added)
+        self.listen(self.session.domains_changed, self._leave)
         self.listen(self.session.result_removed, self._refill)
         self.listen(self.session.result_finished, self._refill)
         self.listen(self.session.comparison_changed, self._show_comparison)
@@ -82,8 +83,12 @@ class CompareDock(Dock):
     # --- choosing
 
     def _result_added(self) -> None:
-        self.side_by_side.setChecked(False)  # its layer would be a fourth cell
+        self._leave()
         self._refill()
+
+    def _leave(self) -> None:
+        """A layer that comes now would be a fourth cell."""
+        self.side_by_side.setChecked(False)
 
     def _refill(self) -> None:
         self.predicted.refill()
