@@ -59,9 +59,7 @@ def test_jpeg_tiles_cut_at_the_edge(tmp_path: Path) -> None:
     tiles = [imagecodecs.jpeg8_encode(np.ascontiguousarray(part), level=95) for part in parts]
     path = tmp_path / "a.tif"
     with tifffile.TiffWriter(path) as tif:
-        tif.write(
-            iter(tiles), shape=image.shape, dtype="uint8", tile=(64, 64), compression="jpeg", photometric="ycbcr"
-        )
+        tif.write(iter(tiles), shape=image.shape, dtype="uint8", tile=(64, 64), compression="jpeg", photometric="ycbcr")
     with Slide.open(path, mpp=0.5) as slide:
         assert difference(slide.read(0, 0, 100, 90, mpp=0.5), image) < 4
 
