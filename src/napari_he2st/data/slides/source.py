@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,20 @@ from numpy.typing import NDArray
 from napari_he2st.core.errors import SlideError
 from napari_he2st.core.registry import Registry
 from napari_he2st.data.slides.pixel_size import PixelSize
+
+PARSE_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What the libraries that parse files raise on damaged ones."""
 
 MAX_TILE_BYTES = 256 * 2**20
 """A file that declares larger tiles is refused before anything is allocated."""

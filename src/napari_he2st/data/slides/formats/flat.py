@@ -23,7 +23,7 @@ from napari_he2st.core.errors import SlideError
 from napari_he2st.core.paths import cache_folder
 from napari_he2st.data.slides.fingerprint import fingerprint_of
 from napari_he2st.data.slides.pixel_size import PixelSize
-from napari_he2st.data.slides.source import DamagedSlideError, Facts, Source, TileLevel, slide_reader
+from napari_he2st.data.slides.source import PARSE_ERRORS, DamagedSlideError, Facts, Source, TileLevel, slide_reader
 from napari_he2st.data.slides.tiff_metadata import objective_power, pixel_sizes
 
 MAX_PIXELS = 4_000_000_000
@@ -36,7 +36,6 @@ CACHE_BYTES = 16 * 2**30
 """The oldest rasters on disk are removed above this."""
 
 _TILE_PX = 512
-_ERRORS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, OSError, SyntaxError)  # what decoders raise
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def read_flat(path: Path) -> Source:
         raise
     except UnidentifiedImageError as error:
         raise SlideError("not an image that Pillow knows") from error
-    except (*_ERRORS, Image.DecompressionBombError) as error:
+    except (*PARSE_ERRORS, Image.DecompressionBombError) as error:
         raise SlideError(f"not a readable image ({error})") from error
     height, width, _ = flat.shape
     if height * width > MAX_PIXELS:
@@ -141,7 +140,7 @@ class FlatSource(Source):
     def _fill(self, raster: NDArray[np.uint8]) -> None:
         try:
             self._flat.decode(raster)
-        except (*_ERRORS, Image.DecompressionBombError) as error:
+        except (*PARSE_ERRORS, Image.DecompressionBombError) as error:
             raise DamagedSlideError(
                 f"The image cannot be decoded ({error})", where=self._path, todo="Copy or download it again"
             ) from error

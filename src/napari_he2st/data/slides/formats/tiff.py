@@ -17,6 +17,7 @@ from PIL import Image
 from napari_he2st.core.errors import SlideError
 from napari_he2st.data.slides.source import (
     MAX_TILE_BYTES,
+    PARSE_ERRORS,
     DamagedSlideError,
     Facts,
     FileBytes,
@@ -51,7 +52,7 @@ def read_tiff(path: Path) -> Source:
             return TiffSource(path, tif)
     except SlideError:
         raise
-    except (tifffile.TiffFileError, ValueError, TypeError, KeyError, IndexError, OSError, RuntimeError) as error:
+    except PARSE_ERRORS as error:
         raise SlideError(f"not a readable TIFF ({error})") from error
 
 
@@ -101,7 +102,7 @@ class TiffSource(Source):
             data = self._file.read(int(planes.offsets[plane, index]), size)
             try:
                 parts.append(planes.decode(data, out if len(planes.offsets) == 1 else None))
-            except (RuntimeError, ValueError, TypeError, OSError) as error:
+            except PARSE_ERRORS as error:
                 message = f"Tile at column {column}, row {row} of level {level} is damaged ({error})"
                 raise TileError(message, todo="Copy the file again if this happens often") from error
         pixels = parts[0] if len(parts) == 1 else np.concatenate(parts[:3], axis=2)
