@@ -15,6 +15,7 @@ import napari
 from qtpy.QtWidgets import QApplication
 
 from napari_he2st.engine.report import write_report, write_table
+from napari_he2st.gui.widgets.save_dialog import Target
 from napari_he2st.gui.workspace import dock_of, open_docks, session_of
 
 GENE = "ERBB2"
@@ -130,7 +131,8 @@ class Tour:
         export = self.dock("Export")
         self.keep("7-export")
         path = self.folder / "predicted.h5ad"
-        export.write(self.result, "h5ad", path, force=True)
+        path.unlink(missing_ok=True)
+        export.write(self.result, "h5ad", Target(path, force=True), {})
         self.wait(path.exists, "the file is written")
         write_table(self.session.comparison, self.folder / "scores.csv", force=True)
         write_report(self.session.comparison, self.folder / "report.html", gene=GENE, force=True)

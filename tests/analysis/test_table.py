@@ -22,6 +22,8 @@ def maps(lattices):
 def test_per_gene_holds_every_metric(maps):
     predicted, measured, grid = maps
     table = per_gene(predicted, measured, list("abcde"), grid=grid)
+    known = ["gene", "n", "constant", "pcc", "spearman", "mse", "mae", "ssim", "rvd"]
+    assert list(table) == [*known, "moran_predicted", "moran_measured"]
     assert table["gene"].tolist() == list("abcde")
     assert table["n"].tolist() == [120, 120, 90, 120, 120]
     assert table["constant"].tolist() == [False, True, False, False, False]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_he2st.gui.side_by_side import Pair, SideBySide
+from napari_he2st.engine.compare import Comparison, compare
+from napari_he2st.gui.side_by_side import SideBySide
 from napari_he2st.gui.workspace import layers_of, session_of
 
 pytestmark = pytest.mark.gui
@@ -25,15 +26,15 @@ def slide_layer(viewer, slide):
 
 
 @pytest.fixture
-def pair(viewer, slide_layer, scattered_grid, measured) -> Pair:
+def comparison(viewer, slide_layer, scattered_grid, measured) -> Comparison:
     session, grid = session_of(viewer), scattered_grid()
     values = np.random.default_rng(0).gamma(2, size=(len(grid), 2)).astype(np.float32)
     values[0, 0] = np.nan
-    spots = session.add_adata(measured(grid, values, GENES), "section")
-    run = session.begin_result("run", "section", grid, GENES, scale="log1p_cp10k")
-    run.values[:] = values[::-1]
-    rows = np.arange(40)
-    return Pair(spots, run, rows, rows[::-1].copy())
+    truth, guess = measured(grid, values, GENES), measured(grid, values[::-1], GENES)
+    guess.uns["he2st"]["kind"] = "predicted"
+    session.add_adata(truth, "section")
+    session.add_adata(guess, "section", name="run")
+    return compare(guess, truth)
 
 
 @pytest.fixture
@@ -41,10 +42,10 @@ def view(viewer) -> SideBySide:
     return layers_of(viewer).side_by_side
 
 
-def test_pairs_come_first_and_the_rest_is_hidden(viewer, view, pair, slide_layer):
-    view.enter(pair, slide_layer, "ERBB2")
+def test_pairs_come_first_and_the_rest_is_hidden(viewer, view, comparison, slide_layer):
+    view.enter(comparison, slide_layer, "ERBB2")
     names = [layer.name for layer in viewer.layers]
-    assert names[1::2][:3] == ["ERBB2, measured", "ERBB2, predicted", "ERBB2, predicted − measured"]
+    assert names[1::2][:3] == ["ERBB2, measured", "ERBB2, predicted", "ERBB2, difference"]
     assert all(layer.visible for layer in viewer.layers[:6])
     assert not slide_layer.visible
     assert viewer.grid.enabled
@@ -52,8 +53,8 @@ def test_pairs_come_first_and_the_rest_is_hidden(viewer, view, pair, slide_layer
     assert viewer.layers[0].data[0] is slide_layer.data[0]
 
 
-def test_measured_and_predicted_share_limits_and_the_difference_is_symmetric(view, pair, slide_layer):
-    view.enter(pair, slide_layer, "ERBB2")
+def test_measured_and_predicted_share_limits_and_the_difference_is_symmetric(view, comparison, slide_layer):
+    view.enter(comparison, slide_layer, "ERBB2")
     measured, predicted, difference = view.limits
     assert measured == predicted
     assert difference[0] == -difference[1] < 0
@@ -61,48 +62,48 @@ def test_measured_and_predicted_share_limits_and_the_difference_is_symmetric(vie
     assert view.limits[0] == view.limits[1]
 
 
-def test_the_difference_is_predicted_minus_measured(viewer, view, pair, slide_layer):
-    view.enter(pair, slide_layer, "ERBB2")
+def test_the_difference_is_predicted_minus_measured(viewer, view, comparison, slide_layer):
+    view.enter(comparison, slide_layer, "ERBB2")
     shown = [layer.features["value"].to_numpy() for layer in viewer.layers[1:6:2]]
-    np.testing.assert_array_equal(shown[0], pair.measured.values[:40, 0])
-    np.testing.assert_array_equal(shown[1], pair.predicted.values[39::-1, 0])
+    np.testing.assert_array_equal(shown[0], comparison.measured[:, 0])
+    np.testing.assert_array_equal(shown[1], comparison.predicted[:, 0])
     np.testing.assert_array_equal(shown[2], shown[1] - shown[0])
     assert np.isnan(shown[2][0])
 
 
-def test_leaving_puts_everything_back(viewer, view, pair, slide_layer):
+def test_leaving_puts_everything_back(viewer, view, comparison, slide_layer):
     before = list(viewer.layers)
     viewer.camera.zoom = 0.37
     viewer.layers.selection.active = slide_layer
-    view.enter(pair, slide_layer, "ERBB2")
+    view.enter(comparison, slide_layer, "ERBB2")
     view.leave()
     assert list(viewer.layers) == before
     assert slide_layer.visible
     assert not viewer.grid.enabled
     assert viewer.camera.zoom == pytest.approx(0.37)
     assert viewer.layers.selection.active == slide_layer
-    assert view.pair is None
+    assert view.comparison is None
 
 
-def test_hidden_layers_stay_hidden(viewer, view, pair, slide_layer):
+def test_hidden_layers_stay_hidden(viewer, view, comparison, slide_layer):
     slide_layer.visible = False
-    view.enter(pair, slide_layer, "ERBB2")
+    view.enter(comparison, slide_layer, "ERBB2")
     view.leave()
     assert not slide_layer.visible
 
 
-def test_entering_twice_leaves_one_set(viewer, view, pair, slide_layer):
-    view.enter(pair, slide_layer, "ERBB2")
-    view.enter(pair, slide_layer, "GAPDH")
+def test_entering_twice_leaves_one_set(viewer, view, comparison, slide_layer):
+    view.enter(comparison, slide_layer, "ERBB2")
+    view.enter(comparison, slide_layer, "GAPDH")
     assert len(viewer.layers) == 9
     view.leave()
     assert len(viewer.layers) == 3
 
 
-def test_layers_the_user_deleted_are_no_trouble(viewer, view, pair, slide_layer):
-    view.enter(pair, slide_layer, "ERBB2")
+def test_layers_the_user_deleted_are_no_trouble(viewer, view, comparison, slide_layer):
+    view.enter(comparison, slide_layer, "ERBB2")
     del viewer.layers[0]
     view.show_gene("GAPDH")
     view.leave()
-    assert [layer.name for layer in viewer.layers][0] == "section"
+    assert viewer.layers[0].name == "section"
     assert len(viewer.layers) == 3

@@ -65,17 +65,6 @@ def print_fields(fields: Mapping[str, Any]) -> None:
     out.print(table)
 
 
-def print_rows(rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> None:
-    """Print one line per row with the named columns."""
-    columns = list(columns)
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*[escape(as_text(row.get(column))) for column in columns])
-    out.print(table)
-
-
 def as_text(value: Any) -> str:
     """A value as a person reads it."""
     if value is None:

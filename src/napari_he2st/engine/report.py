@@ -23,12 +23,18 @@ if TYPE_CHECKING:
     from napari_he2st.engine.compare import Comparison
 
 _LISTED = 25
-_FACTS = ("library", "bundle_title", "bundle", "bundle_sha256", "system", "scale", "mpp", "pitch_um", "version", "date")
+_FACTS = {
+    "Prediction": (
+        *("library", "bundle_title", "bundle", "bundle_sha256", "system", "slide_fingerprint", "tile_px", "tile_mpp"),
+        *("scale", "mpp", "pitch_um", "seed", "device", "version", "date"),
+    ),
+    "Measurement": ("library", "layout", "scale", "mpp", "mpp_source", "pitch_um", "spot_um", "version", "date"),
+}
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; color: #222 }
 h1 { margin-bottom: 0 } .note { color: #666 } .warning { background: #fff3cd; padding: .5rem 1rem }
 table { border-collapse: collapse; font-size: 13px } td, th { padding: .2rem .7rem; text-align: right }
-th { border-bottom: 2px solid #888 } tr:nth-child(even) td { background: #f6f6f6 }
+th { border-bottom: 2px solid #888 } tr:nth-child(even) td { background: #f6f6f6 } td { overflow-wrap: anywhere }
 td:first-child, th:first-child { text-align: left } img { max-width: 100% }
 .columns { display: flex; flex-wrap: wrap; gap: 2rem }
 """
@@ -89,8 +95,10 @@ def _page(comparison: Comparison, gene: str) -> str:
         _picture(_distribution(comparison, gene), "distribution of scores, and one gene spot by spot"),
         "<div class='columns'>",
         _table_of("Figures", comparison.summary),
-        _table_of("Prediction", {name: facts[name] for name in _FACTS if name in facts}),
-        "</div>",
+        "<div>",
+        _table_of("Prediction", _chosen(facts, "Prediction")),
+        _table_of("Measurement", _chosen(comparison.facts_measured, "Measurement")),
+        "</div></div>",
         f"<h2>The {min(_LISTED, len(known))} genes that agree best</h2>",
         _gene_rows(known.head(_LISTED)),
         f"<h2>The {min(_LISTED, len(known))} genes that agree least</h2>",
@@ -98,6 +106,11 @@ def _page(comparison: Comparison, gene: str) -> str:
     ]
     head = f"<meta charset='utf-8'><title>{html.escape(title)}</title><style>{_STYLE}</style>"
     return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body></html>\n"
+
+
+def _chosen(facts: Mapping[str, Any], of: str) -> dict[str, Any]:
+    """Provenance that is worth printing; what is not named here, such as a path, stays out."""
+    return {name: facts[name] for name in _FACTS[of] if name in facts}
 
 
 def _table_of(title: str, values: Mapping[str, Any]) -> str:
@@ -169,11 +182,11 @@ def _map(
 ) -> None:
     um = comparison.grid.xy * comparison.grid.mpp
     span = max(float(np.ptp(um[:, 0])), float(np.ptp(um[:, 1])), comparison.grid.pitch_um)
-    size = (200 * comparison.grid.pitch_um / span) ** 2  # points²: spots that touch
+    size = (155 * comparison.grid.pitch_um / span) ** 2  # points²: spots that touch
     drawn = axes.scatter(um[:, 0], um[:, 1], c=values, s=size, cmap=cmap, vmin=limits[0], vmax=limits[1], linewidths=0)
     axes.set(title=title, aspect="equal", xlabel="µm")
     axes.invert_yaxis()
-    axes.figure.colorbar(drawn, ax=axes, label=unit, shrink=0.8)
+    axes.figure.colorbar(drawn, ax=axes, label=unit, shrink=0.6)
 
 
 def _distribution(comparison: Comparison, gene: str) -> Figure:

@@ -8,9 +8,10 @@ from napari.utils.colormaps import CyclicLabelColormap
 from numpy.typing import NDArray
 
 from napari_he2st.core.geometry import world_from_level0
-from napari_he2st.core.types import Domains
+from napari_he2st.core.types import Domains, Grid
 from napari_he2st.gui.colours import domain_colour
 from napari_he2st.gui.gene_map import UNITS, GeneMap
+from napari_he2st.gui.rasters import Raster
 
 
 class DomainMap:
@@ -23,28 +24,23 @@ class DomainMap:
     """
 
     def __init__(self, gene_map: GeneMap, domains: Domains) -> None:
-        self._gene_map = gene_map
-        self.layer: Labels | Points = self._labels(domains) if gene_map.raster is not None else self._points(domains)
+        self._raster = gene_map.raster
+        if self._raster is None:
+            self.layer: Labels | Points = self._points(domains, gene_map.result.grid)
+        else:
+            self.layer = self._labels(domains, self._raster)
         self.layer.name = f"Domains — {gene_map.result.title}"
 
-    def _labels(self, domains: Domains) -> Labels:
-        raster = self._gene_map.raster
+    def _labels(self, domains: Domains, raster: Raster) -> Labels:
         return Labels(
-            self._image(domains),
+            _image(domains, raster),
             colormap=_colours(domains),
             scale=raster.scale_um,
             translate=raster.translate_um,
             units=UNITS,
         )
 
-    def _image(self, domains: Domains) -> NDArray[np.uint16]:
-        raster = self._gene_map.raster
-        image = np.zeros(raster.shape, dtype=np.uint16)
-        raster.paint(image, domains.labels + 1)
-        return image
-
-    def _points(self, domains: Domains) -> Points:
-        grid = self._gene_map.result.grid
+    def _points(self, domains: Domains, grid: Grid) -> Points:
         return Points(
             world_from_level0(grid.xy, grid.mpp),
             features={"domain": domains.names_of_spots()},
@@ -56,12 +52,18 @@ class DomainMap:
 
     def show(self, domains: Domains) -> None:
         """Show other domains of the same spots."""
-        if isinstance(self.layer, Labels):
+        if self._raster is not None:
             self.layer.colormap = _colours(domains)
-            self.layer.data = self._image(domains)
+            self.layer.data = _image(domains, self._raster)
         else:
             self.layer.features = {"domain": domains.names_of_spots()}
             self.layer.face_color = _colours_of_spots(domains)
+
+
+def _image(domains: Domains, raster: Raster) -> NDArray[np.uint16]:
+    image = np.zeros(raster.shape, dtype=np.uint16)
+    raster.paint(image, domains.labels + 1)
+    return image
 
 
 def _colours(domains: Domains) -> CyclicLabelColormap:

@@ -79,6 +79,7 @@ class SlideLayers:
         self._masks: dict[str, Image] = {}
         self._regions: dict[str, Shapes] = {}
         self._tiles: Image | None = None
+        self._front: str | None = None  # the result that was last brought to the front
         self._hidden: list[Layer] = []
         self._adopting: Image | None = None
         viewer.canvas.overlays.scale_bar.visible = True
@@ -281,7 +282,6 @@ class SlideLayers:
         gene_map = GeneMap(self.session.results[name])
         self._maps[name] = gene_map
         self.viewer.add_layer(gene_map.layer)
-        self.show_only(name)
         gene_map.layer.events.visible.connect(lambda *_: self._catch_up(name))
 
     def _result_filled(self, name: str, rows: NDArray[np.intp]) -> None:
@@ -303,11 +303,15 @@ class SlideLayers:
         slide = self._slides.get(self.session.slide or "")
         if slide is not None and slide not in self.viewer.layers:
             self.viewer.layers.insert(0, slide)
-        current = self._maps.get(self.session.result or "")
+        result = self.session.result
+        if result in self._maps and result != self._front:
+            self.show_only(result)
+        self._front = result
+        current = self._maps.get(result or "")
         if current is not None:
             self._put(current.layer)
             layers = self.viewer.layers
-            if self.side_by_side.pair is None and layers.selection.active not in self._regions.values():
+            if self.side_by_side.comparison is None and layers.selection.active not in self._regions.values():
                 layers.selection.active = current.layer  # the status bar shows the active layer's value
         for name in self._maps:
             self._catch_up(name)
@@ -319,7 +323,7 @@ class SlideLayers:
         if gene in gene_map.result.genes:
             self.show_gene(name, gene)
             if name in self._domains:
-                self._domains[name].visible = False  # they would cover the gene that was asked for
+                self._domains[name].layer.visible = False  # they would cover the gene that was asked for
 
     # --- domains
 

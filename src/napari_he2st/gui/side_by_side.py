@@ -7,16 +7,14 @@ everything back.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import ref
 
 import numpy as np
-from napari.layers import Image
-from numpy.typing import NDArray
+from napari.layers import Image, Points
 from qtpy.QtCore import QTimer
 
-from napari_he2st.core.types import Grid
+from napari_he2st.core.geometry import bounds_of, px_from_um, world_from_level0
 from napari_he2st.engine.session import Result
 from napari_he2st.gui.colours import DIFFERENCE
 from napari_he2st.gui.gene_map import UNITS, GeneMap, robust_limits
@@ -25,36 +23,12 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import Viewer
 
+    from napari_he2st.engine.compare import Comparison
+
 SPACING_PX = 6
+_FILL = 0.95  # of a cell, by the spots
+_BAR_PX, _FONT_PT = (12, 90), 8
 _SETTLE_MS = 300  # the grid's cells have their size after its first draw
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A measured and a predicted result where they know the same spots.
-
-    Attributes
-    ----------
-    measured, predicted
-        The results.
-    index_measured, index_predicted
-        Rows of each that belong together, intp, shape (pairs,).
-    """
-
-    measured: Result
-    predicted: Result
-    index_measured: NDArray[np.intp]
-    index_predicted: NDArray[np.intp]
-
-    @property
-    def grid(self) -> Grid:
-        """The measured spots."""
-        return self.measured.grid.take(self.index_measured)
-
-    def column(self, gene: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Measured and predicted values of a gene, each of shape (pairs,)."""
-        measured = self.measured.column(gene)[self.index_measured]
-        return measured, self.predicted.column(gene)[self.index_predicted]
 
 
 class SideBySide:
@@ -68,16 +42,16 @@ class SideBySide:
 
     def __init__(self, viewer: Viewer) -> None:
         self._viewer = ref(viewer)
-        self._pair: Pair | None = None
+        self._comparison: Comparison | None = None
         self._maps: list[GeneMap] = []
         self._layers: list[Layer] = []
         self._hidden: list[Layer] = []
         self._before: dict[str, Any] = {}
 
     @property
-    def pair(self) -> Pair | None:
+    def comparison(self) -> Comparison | None:
         """What is shown, or None."""
-        return self._pair
+        return self._comparison
 
     @property
     def gene(self) -> str:
@@ -89,11 +63,11 @@ class SideBySide:
         """Colour limits of measured, predicted and difference."""
         return [gene_map.limits for gene_map in self._maps]
 
-    def enter(self, pair: Pair, slide_layer: Image, gene: str | None = None) -> None:
-        """Show a pair over three copies of a slide's layer that share its pyramid; replaces what is shown."""
+    def enter(self, comparison: Comparison, slide_layer: Image, gene: str | None = None) -> None:
+        """Show a comparison over three copies of a slide's layer that share its pyramid; replaces what is shown."""
         self.leave()
         viewer = self._viewer()
-        if viewer is None or not len(pair.index_measured):
+        if viewer is None:
             return
         self._hidden = [layer for layer in viewer.layers if layer.visible]
         self._before = {
@@ -101,7 +75,7 @@ class SideBySide:
             "grid": (viewer.grid.enabled, viewer.grid.stride, viewer.grid.shape, viewer.grid.spacing),
             "active": viewer.layers.selection.active,
         }
-        self._pair, grid = pair, pair.grid
+        self._comparison = comparison
         for position, title in enumerate(("measured", "predicted", "difference")):
             slide = Image(
                 slide_layer.data,
@@ -111,8 +85,8 @@ class SideBySide:
                 units=UNITS,
                 name=f"H&E under {title}",
             )
-            gene_map = GeneMap(_result(pair, grid, title), as_points=True)
-            gene_map.layer.name_overlay.visible = True
+            gene_map = GeneMap(_result(comparison, title), as_points=True)
+            _label(gene_map.layer)
             viewer.layers.insert(2 * position, slide)
             viewer.layers.insert(2 * position + 1, gene_map.layer)
             self._maps.append(gene_map)
@@ -126,14 +100,16 @@ class SideBySide:
         if gene is not None:
             self.show_gene(gene)
         viewer.layers.selection.active = self._maps[1].layer
-        viewer.reset_view()
-        QTimer.singleShot(_SETTLE_MS, self._settle)
+        self._fit()
+        QTimer.singleShot(_SETTLE_MS, self._fit)
 
     def show_gene(self, gene: str) -> None:
         """Show a gene: one range for measured and predicted, a symmetric one for their difference."""
-        if self._pair is None or self.gene == gene:
+        comparison = self._comparison
+        if comparison is None or gene not in comparison.genes or self.gene == gene:
             return
-        measured, predicted = self._pair.column(gene)
+        column = comparison.genes.index(gene)
+        measured, predicted = comparison.measured[:, column], comparison.predicted[:, column]
         difference = predicted - measured
         shared = robust_limits(np.concatenate([measured, predicted]))
         most = max(map(abs, robust_limits(difference)))
@@ -142,14 +118,13 @@ class SideBySide:
             gene_map.set_limits("locked", *limits)
             gene_map.show(values, gene)
             gene_map.layer.name = f"{gene}, {gene_map.result.name}"
-        self._maps[2].layer.name = f"{gene}, predicted − measured"
 
     def leave(self) -> None:
         """Take the three maps away and put the viewer back as it was."""
         viewer = self._viewer()
-        if viewer is None or self._pair is None:
+        if viewer is None or self._comparison is None:
             return
-        self._pair = None
+        self._comparison = None
         viewer.grid.enabled = False
         for layer in self._layers:
             if layer in viewer.layers:
@@ -164,13 +139,31 @@ class SideBySide:
             viewer.layers.selection.active = self._before["active"]
         self._maps, self._layers, self._hidden, self._before = [], [], [], {}
 
-    def _settle(self) -> None:
-        viewer = self._viewer()
-        if viewer is not None and self._pair is not None:
-            viewer.reset_view()
+    def _fit(self) -> None:
+        """Let the spots fill each cell."""
+        viewer, comparison = self._viewer(), self._comparison
+        if viewer is None or comparison is None:
+            return
+        grid = comparison.grid
+        x, y, width, height = bounds_of(grid.xy, margin_px=float(px_from_um(grid.pitch_um, grid.mpp)))
+        (top, left), (bottom, right) = world_from_level0([(x, y), (x + width, y + height)], grid.mpp)
+        cell_height, cell_width = viewer.canvas.viewbox_size(viewer.layers)
+        viewer.camera.center = ((top + bottom) / 2, (left + right) / 2)
+        viewer.camera.zoom = _FILL * min(cell_height / (bottom - top), cell_width / (right - left))
 
 
-def _result(pair: Pair, grid: Grid, title: str) -> Result:
+def _label(layer: Image | Points) -> None:
+    """Name and colour bar, small enough for a third of a small canvas, in corners of their own."""
+    layer.name_overlay.visible = True
+    bar = layer.face_colorbar if isinstance(layer, Points) else layer.colorbar
+    bar.position, bar.size = "bottom_left", _BAR_PX
+    layer.name_overlay.font_size = bar.font_size = _FONT_PT
+
+
+def _result(comparison: Comparison, title: str) -> Result:
     """What a map is drawn from; its values come with each gene."""
-    source = pair.measured if title == "measured" else pair.predicted
-    return Result(title, source.kind, source.slide, grid, [], source.values[:0], source.scale, source.scores[:0])
+    values = comparison.measured if title == "measured" else comparison.predicted
+    scale = str(comparison.facts_measured["scale"])
+    kind: Literal["measured", "predicted"] = "measured" if title == "measured" else "predicted"
+    scores = np.full(len(comparison.genes), np.nan, dtype=np.float32)
+    return Result(title, kind, "", comparison.grid, comparison.genes, values, scale, scores)

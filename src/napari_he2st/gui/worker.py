@@ -5,14 +5,16 @@ Only the signals of a worker reach the GUI thread, so every ``on_…`` callback 
 
 from __future__ import annotations
 
+import atexit
 import inspect
 import logging
 from collections.abc import Callable, Generator
 from typing import Any
+from weakref import WeakSet
 
 from napari.qt import threading as napari_threading
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QEvent, QObject
+from qtpy.QtCore import QEvent, QObject, QThreadPool
 from qtpy.QtWidgets import QWidget
 from superqt.utils import create_worker as create_light_worker
 
@@ -22,6 +24,8 @@ from napari_he2st.core.progress import Cancelled, Control
 logger = logging.getLogger(__name__)
 
 Callback = Callable[[Any], None]
+
+_EXIT_MS = 10_000
 
 
 class _WorkError(Exception):
@@ -152,7 +156,21 @@ def run(
     worker.errored.connect(failed)
     worker.finished.connect(ended)
     worker.start()
+    _tasks.add(task)
     return task
+
+
+_tasks: WeakSet[Task] = WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """Let no thread outlive Qt, whose signals it would miss: the process would abort instead of ending."""
+    running = [task for task in _tasks if task.running]
+    for task in running:
+        task._abandon()
+    if running:
+        QThreadPool.globalInstance().waitForDone(_EXIT_MS)
 
 
 def tell(error: Exception, doing: str) -> None:

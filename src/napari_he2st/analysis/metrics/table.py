@@ -16,6 +16,7 @@ from napari_he2st.core.types import Grid
 if TYPE_CHECKING:
     import pandas as pd
 
+_FIRST = ("pcc", "spearman", "mse", "mae", "ssim", "rvd")
 _PER_SPOT = ("pcc", "mse", "mae")
 
 
@@ -41,7 +42,9 @@ def per_gene(predicted: Any, measured: Any, genes: Sequence[str], *, grid: Grid 
 
     n, constant = _pairs(predicted, measured)
     columns: dict[str, Any] = {"gene": list(map(str, genes)), "n": n, "constant": constant}
-    for entry in METRICS:
+    # The usual ones first, then by name: columns do not depend on which metric was imported first.
+    order = {name: place for place, name in enumerate(_FIRST)}
+    for entry in sorted(METRICS, key=lambda e: (order.get(e.name, len(order)), e.name)):
         if entry.facts["of"] == "pairs":
             spatial = {"grid": grid} if entry.facts.get("spatial") else {}
             columns[entry.name] = entry.function(predicted, measured, **spatial)

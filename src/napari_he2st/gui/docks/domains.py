@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QSpinBox
 from superqt import QCollapsible
 
 from napari_he2st.analysis.domains import DOMAIN_METHODS
 from napari_he2st.analysis.metrics.ari import ari
+from napari_he2st.analysis.metrics.labels import paired_labels
 from napari_he2st.analysis.metrics.nmi import nmi
 from napari_he2st.core import keys
 from napari_he2st.core.errors import He2stError
@@ -207,10 +207,7 @@ def _agreement(result: Result, domains: Domains) -> str:
     """Agreement with a pathologist's labels, if the result has any."""
     if result.adata is None or keys.LABEL not in result.adata.obs:
         return ""
-    labels = result.adata.obs[keys.LABEL]
-    known = labels.notna().to_numpy() & (domains.labels >= 0)
-    if not known.any():
-        return ""
-    found, given = domains.labels[known], np.asarray(labels.astype(str))[known]
-    scores = f"ARI {ari(found, given):.2f}, NMI {nmi(found, given):.2f}"
-    return f"Agreement with the given labels: {scores} over {int(known.sum()):,} spots."
+    found, given = domains.labels, result.adata.obs[keys.LABEL]
+    n = len(paired_labels(found, given)[0])
+    scores = f"ARI {ari(found, given):.2f}, NMI {nmi(found, given):.2f} over {n:,} spots"
+    return f"Agreement with the given labels: {scores}." if n else ""

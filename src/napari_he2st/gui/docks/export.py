@@ -88,9 +88,10 @@ class ExportDock(Dock):
         except He2stError as error:
             tell(error, "Exporting")
             return
-        self._write(result, entry.name, target, options)
+        self.write(result, entry.name, target, options)
 
-    def _write(self, result: Result, to: str, target: Target, options: dict[str, Any]) -> None:
+    def write(self, result: Result, to: str, target: Target, options: dict[str, Any]) -> None:
+        """Write a result to a file, off the GUI thread."""
         item = self.session.slides.get(result.slide)
         self.button.setEnabled(False)
         slide = None if item is None else item.slide

@@ -369,14 +369,15 @@ class PredictDock(Dock):
         result = self.session.begin_result(bundle.id, item.name, grid, bundle.genes, **facts)
         for doubt in result.warnings:
             self.warn(doubt)
+        control = Control()
         self._running = self.run(
             work.chunks,
             name=f"Predicting {item.name}",
             can_pause=True,
-            control=Control(),
+            control=control,
             ask_on_close=whole,
             on_yield=partial(self._fill, result.name),
-            on_end=partial(self._ended, work, result),
+            on_end=partial(self._ended, work, result, control),
         )
         self._show_state()
 
@@ -385,9 +386,9 @@ class PredictDock(Dock):
         if name not in self.session.results and self._running is not None:
             self._running.cancel()  # nobody waits for it any more
 
-    def _ended(self, work: Run, result: Result) -> None:
+    def _ended(self, work: Run, result: Result, control: Control) -> None:
         """Complete, stopped or failed: what is done stays, and can be exported."""
-        control, self._running = self._running.control, None
+        self._running = None
         done, total = control.done, len(work.grid)
         if done < total:
             result.warnings.append(f"Stopped after {done:,} of {total:,} tiles; the others are unknown.")

@@ -49,7 +49,9 @@ class MapDisplay(QWidget):
             box.valueChanged.connect(lambda _: self._lock(self.low.value(), self.high.value()))
         for box in (self.low_percent, self.high_percent):
             box.valueChanged.connect(lambda _: self._by_percentile())
-        self.lock.toggled.connect(lambda on: self._lock(*self._map.limits) if on else self._by_percentile())
+        self.lock.toggled.connect(
+            lambda on: self._lock(*self._map.limits) if on and self._map else self._by_percentile()
+        )
         self.maps.activated.connect(lambda _: self._set_colours(self.maps.currentText()))
         self.opacity.valueChanged.connect(lambda percent: self._set_opacity(percent / 100))
 

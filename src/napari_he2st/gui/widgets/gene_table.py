@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidget
 _COLUMN_PX = 86
 """Four columns fit into a dock of 400 px."""
 
-Index = QModelIndex | QPersistentModelIndex
+Index: TypeAlias = QModelIndex | QPersistentModelIndex
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,6 @@ class GeneTableModel(QAbstractTableModel):
         self._doubt = np.zeros(len(names), dtype=bool) if doubt is None else np.asarray(doubt, dtype=bool)
         self._doubt_tip = doubt_tip
         self._kept = _matches(self._upper, self._text)
-        if self._sort is not None and self._sort[0] >= len(columns):
-            self._sort = None
         self._arrange()
         self.endResetModel()
 
@@ -100,7 +98,7 @@ class GeneTableModel(QAbstractTableModel):
     def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
         """Sort by a column; values that are not numbers stay at the end. −1 keeps the given order."""
         self.beginResetModel()
-        self._sort = (column, order) if 0 <= column < len(self._columns) else None
+        self._sort = (column, order) if column >= 0 else None
         self._arrange()
         self.endResetModel()
 
@@ -123,7 +121,7 @@ class GeneTableModel(QAbstractTableModel):
         return self._columns[0].values if self._columns else np.empty(0, dtype=object)
 
     def _arrange(self) -> None:
-        if self._sort is None:
+        if self._sort is None or self._sort[0] >= len(self._columns):
             self._shown = np.flatnonzero(self._kept)
             return
         column, order = self._sort

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
-from qtpy.QtCore import QEvent
+from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtGui import QPalette
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
@@ -15,11 +15,11 @@ class Scatter(pg.PlotWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.setMinimumHeight(200)
+        self.setMinimumHeight(180)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
         self.setMenuEnabled(False)
-        self._points = pg.ScatterPlotItem(size=5, pen=None, brush=pg.mkBrush(0, 114, 178, 150))
-        self._equal = pg.InfiniteLine(angle=45, pen=pg.mkPen("#D55E00", width=1, style=pg.QtCore.Qt.PenStyle.DashLine))
+        self._points = pg.ScatterPlotItem(size=5, pen=None)
+        self._equal = pg.InfiniteLine(angle=45, pen=pg.mkPen("#D55E00", width=1, style=Qt.PenStyle.DashLine))
         self.addItem(self._equal)
         self.addItem(self._points)
         self._title, self._axes = "", ("measured", "predicted")
@@ -63,6 +63,10 @@ class Scatter(pg.PlotWidget):
         self._title = ""
         self._paint_theme()
 
+    def sizeHint(self) -> QSize:
+        """A plot that leaves room for a table above it."""
+        return QSize(280, 210)
+
     def changeEvent(self, event: QEvent) -> None:
         """Follow a change of theme."""
         super().changeEvent(event)
@@ -72,6 +76,9 @@ class Scatter(pg.PlotWidget):
     def _paint_theme(self) -> None:
         self.ensurePolished()
         ink = self.palette().color(QPalette.ColorRole.WindowText).name()
+        # The pale and the dark blue of the domain colours.
+        pale = self.palette().color(QPalette.ColorRole.Window).lightness() < 128
+        self._points.setBrush(pg.mkBrush(*((86, 180, 233) if pale else (0, 114, 178)), 170))
         self.setBackground(self.palette().color(QPalette.ColorRole.Window))
         self.setTitle(self._title, color=ink, size="9pt")
         for side, label in zip(("bottom", "left"), self._axes, strict=True):
