@@ -97,6 +97,11 @@ def inputs_of(case: dict) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(input_of(spec)) for name, spec in case["inputs"].items()}
 
 
+def corner(array: torch.Tensor, like: np.ndarray) -> torch.Tensor:
+    """The leading part of an array of which a case stores no more."""
+    return array[tuple(slice(n) for n in like.shape)]
+
+
 def load_case(path: Path) -> dict:
     """A case with its ``outputs`` as arrays (their meanings are in ``outputs_meaning``)."""
     case = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))

@@ -95,3 +95,25 @@ class TileGraph(Input):
     encoder: str = "efficientnet-lite0"
     px: int = 512
     mpp: Mpp = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeighbourFeatures(Input):
+    """Encoder features of the tiles around each spot: float32 (n, size², dim), and bool (n, size²) which exist.
+
+    Attributes
+    ----------
+    encoder, px, mpp
+        As in :class:`Features`.
+    size
+        The neighbourhood is ``size`` × ``size``, row by row, the spot itself in its middle.
+    at
+        ``"tiles"``: adjoining tiles of the image, which exist inside of it; ``"lattice"``: the tiles of
+        spots on neighbouring array positions, which exist where such a spot does.
+    """
+
+    encoder: str = "efficientnet-lite0"
+    px: int = 224
+    mpp: Mpp = None
+    size: int = 5
+    at: Literal["lattice", "tiles"] = "tiles"

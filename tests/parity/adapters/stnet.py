@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from anndata import AnnData
-from tests.parity.fill import fill_model, inputs_of
+from tests.parity.fill import corner, fill_model, inputs_of
 
 from napari_he2st.core import keys
 from napari_he2st.engine.panel import choose_panel
@@ -32,7 +32,7 @@ def _network(case: dict) -> dict:
         views = torch.cat(eight_symmetries(patches))
         each = torch.cat([model(view[None]) for view in views])
         out |= {
-            "sym_pred_each": each[:, :16],
+            "sym_pred_each": corner(each, case["outputs"]["sym_pred_each"]),
             "sym_pred_mean": model.predict(patches=patches),
             "sym_input_probe": views[:, :, :2, :3],
             "allviews_mean": each.mean(),

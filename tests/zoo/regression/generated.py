@@ -66,6 +66,14 @@ def engine_inputs(model: Predictor, n: int) -> dict[str, Any]:
                 from napari_he2st.zoo.encoders.build import spec_of
 
                 made[name] = _features(spec_of(spec.encoder).dim, hidden(n))
+            case kinds.NeighbourFeatures():
+                from napari_he2st.zoo.encoders.build import spec_of
+
+                n_around = spec.size**2
+                exists = torch.ones(n, n_around, dtype=torch.bool)
+                exists[0, : n_around // 2] = False
+                around = _features(spec_of(spec.encoder).dim, hidden(n).repeat_interleave(n_around))
+                made[name] = (around.unflatten(0, (n, n_around)), exists)
             case kinds.TileGraph():
                 from napari_he2st.zoo.encoders.build import spec_of
 
