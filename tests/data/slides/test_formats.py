@@ -91,6 +91,16 @@ def test_grey_tiles(tmp_path: Path) -> None:
         assert (slide.read(0, 0, 130, 90, mpp=0.5) == grey[:, :, None]).all()
 
 
+def test_transparent_tiles_are_laid_on_white(tmp_path: Path) -> None:
+    image = np.dstack([tissue_image(130, 90), np.full((90, 130), 255, np.uint8)])
+    image[:40, :50] = 0
+    tifffile.imwrite(tmp_path / "a.tif", image, tile=(64, 64), photometric="rgb", extrasamples=["unassalpha"])
+    with Slide.open(tmp_path / "a.tif", mpp=0.5) as slide:
+        pixels = slide.read(0, 0, 130, 90, mpp=0.5)
+    assert (pixels[:40, :50] == 255).all()
+    assert (pixels[40:] == image[40:, :, :3]).all()
+
+
 def test_tiles_left_out_of_a_sparse_file_are_white(tmp_path: Path) -> None:
     image = tissue_image(256, 256)
     path = write_slide(tmp_path / "a.tif", image, levels=1)

@@ -91,7 +91,9 @@ def test_a_slide_below_one_pitch_has_one_spot_in_the_middle(slide: Slide, make) 
 
 
 @pytest.mark.parametrize("make", [square_grid, hexagonal_grid])
-@pytest.mark.parametrize("values", [{"pitch_um": 0}, {"pitch_um": -1}, {"pitch_um": np.nan}, {"spot_um": -5}])
+@pytest.mark.parametrize(
+    "values", [{"pitch_um": 0}, {"pitch_um": -1}, {"pitch_um": np.nan}, {"spot_um": -5}, {"spot_um": 0}]
+)
 def test_bad_sizes(slide: Slide, make, values: dict) -> None:
     with pytest.raises(SlideError, match="above zero"):
         make(slide, **{"pitch_um": 100, **values})

@@ -160,6 +160,17 @@ def downsample_of(full: tuple[int, int], size: tuple[int, int]) -> float:
     return sum(ratios) / 2
 
 
+def laid_on_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """RGB of grey, grey and alpha, RGB, or RGB and alpha, uint8 (h, w, 1 to 4); what is transparent becomes white."""
+    if pixels.shape[2] in {2, 4}:
+        alpha = pixels[:, :, -1:]
+        pixels = pixels[:, :, :-1]
+        if alpha.min() < 255:
+            weight = alpha.astype(np.uint16)
+            pixels = ((pixels * weight + 255 * (255 - weight) + 127) // 255).astype(np.uint8)
+    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+
+
 class FileBytes:
     """Random reading of a file from any thread."""
 

@@ -23,7 +23,15 @@ from napari_he2st.core.errors import SlideError
 from napari_he2st.core.paths import cache_folder
 from napari_he2st.data.slides.fingerprint import fingerprint_of
 from napari_he2st.data.slides.pixel_size import PixelSize
-from napari_he2st.data.slides.source import PARSE_ERRORS, DamagedSlideError, Facts, Source, TileLevel, slide_reader
+from napari_he2st.data.slides.source import (
+    PARSE_ERRORS,
+    DamagedSlideError,
+    Facts,
+    Source,
+    TileLevel,
+    laid_on_white,
+    slide_reader,
+)
 from napari_he2st.data.slides.tiff_metadata import objective_power, pixel_sizes
 
 MAX_PIXELS = 4_000_000_000
@@ -115,7 +123,7 @@ class FlatSource(Source):
                 self._raster = self._decode()
             raster = self._raster
         y, x = row * _TILE_PX, column * _TILE_PX
-        return _rgb(raster[y : y + _TILE_PX, x : x + _TILE_PX])
+        return laid_on_white(raster[y : y + _TILE_PX, x : x + _TILE_PX])
 
     def _decode(self) -> NDArray[np.uint8]:
         if int(np.prod(self._flat.shape)) <= MEMORY_BYTES:
@@ -167,15 +175,6 @@ class FlatSource(Source):
             self._raster = None
 
 
-def _rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Grey repeated, transparent pixels laid on white."""
-    channels = pixels.shape[2]
-    if channels in {2, 4}:
-        alpha = pixels[:, :, -1:].astype(np.uint16)
-        pixels = ((pixels[:, :, :-1] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
-
-
 def _jpeg(path: Path) -> Flat:
     with _mapped(path) as data:
         # libjpeg fills up what is missing with grey and says nothing; the end marker tells.
@@ -215,7 +214,7 @@ def _pillow(path: Path, image: Image.Image) -> Flat:
 
     def decode(out: NDArray[np.uint8]) -> None:
         with image.convert("RGBA") as converted:
-            out[:] = _rgb(np.asarray(converted))
+            out[:] = laid_on_white(np.asarray(converted))
 
     flat = _described(image, decode)
     return Flat((*flat.shape[:2], 3), decode, flat.facts)
