@@ -19,7 +19,7 @@ from benchmarks.test_reading import slide_path as slide_path
 from napari_he2st.data.slides import Slide
 from napari_he2st.data.slides.grid import square_grid
 from napari_he2st.data.slides.tissue import tissue_mask
-from napari_he2st.engine.inputs import Scene, encode, encoder_on, encoder_tile, slide_statistics
+from napari_he2st.engine.features import Scene, encode, encoder_on, encoder_tile, slide_statistics
 from napari_he2st.engine.predict import predict
 from napari_he2st.zoo.catalogue import load
 
