@@ -18,6 +18,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
+from napari_he2st.core import cache
 from napari_he2st.core.atomic import atomic_write
 from napari_he2st.core.errors import SlideError
 from napari_he2st.core.paths import cache_folder
@@ -39,9 +40,6 @@ MAX_PIXELS = 4_000_000_000
 
 MEMORY_BYTES = 64 * 2**20
 """Larger rasters are kept on disk, in the cache folder, and mapped."""
-
-CACHE_BYTES = 16 * 2**30
-"""The oldest rasters on disk are removed above this."""
 
 _TILE_PX = 512
 
@@ -133,17 +131,21 @@ class FlatSource(Source):
         folder = cache_folder() / "rasters"
         folder.mkdir(exist_ok=True)
         # The fingerprint samples the file; its date tells edits apart that fall between the samples.
-        name = f"{fingerprint_of(self._path)}-{self._path.stat().st_mtime_ns}.npy"
-        target = folder / name
+        target = folder / f"{fingerprint_of(self._path)}-{self._path.stat().st_mtime_ns}.npy"
         if not target.exists():
-            self._make_room(folder)
+            self._check_disk(folder)
             with atomic_write(target, force=True) as aside:
                 mapped = np.lib.format.open_memmap(aside, mode="w+", dtype=np.uint8, shape=self._flat.shape)
+                if hasattr(os, "posix_fallocate"):  # else a disk that fills up ends the process
+                    with aside.open("r+b") as file:
+                        os.posix_fallocate(file.fileno(), 0, mapped.nbytes)
                 self._fill(mapped)
                 mapped.flush()
                 del mapped  # Windows renames no file that is mapped
         os.utime(target)
-        return np.asarray(np.load(target, mmap_mode="r"))
+        mapped = np.load(target, mmap_mode="r")
+        cache.trim()
+        return np.asarray(mapped)
 
     def _fill(self, raster: NDArray[np.uint8]) -> None:
         try:
@@ -153,15 +155,9 @@ class FlatSource(Source):
                 f"The image cannot be decoded ({error})", where=self._path, todo="Copy or download it again"
             ) from error
 
-    def _make_room(self, folder: Path) -> None:
-        """Remove the rasters used least lately, and refuse what the disk cannot hold."""
+    def _check_disk(self, folder: Path) -> None:
+        """Refuse what the disk cannot hold."""
         needed = int(np.prod(self._flat.shape))
-        rasters = sorted(folder.glob("*.npy"), key=lambda file: file.stat().st_mtime, reverse=True)
-        total = needed
-        for file in rasters:
-            total += file.stat().st_size
-            if total > CACHE_BYTES:
-                file.unlink(missing_ok=True)
         if shutil.disk_usage(folder).free < needed * 1.05:
             raise SlideError(
                 f"The decoded image needs {needed / 1e9:.1f} GB of disk in the cache folder",
