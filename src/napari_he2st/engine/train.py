@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from napari_he2st.analysis.metrics import METRICS
 from napari_he2st.core import keys
@@ -192,7 +193,16 @@ def _expression(model: Predictor | type[Predictor]) -> Expression:
     return target
 
 
-@dataclass
+def _targets(section: TrainingSection, genes: list[str], model: Predictor, fitted: dict[str, Any]) -> dict[str, Tensor]:
+    """What a section has of the model's targets: expression, and raw counts where they are asked for."""
+    specs = {name: model.targets[name] for name in ("expression", "counts") if name in model.targets}
+    return {
+        name: expression_target(section, genes, spec, fitted if name == "expression" else {})
+        for name, spec in specs.items()
+        if isinstance(spec, Expression)
+    }
+
+
 class _Fit:
     """Everything that stays the same over the fits of one training run; ``history`` is the last fit's."""
 
@@ -237,8 +247,8 @@ class _Fit:
         n_measured = len(set().union(*(s.adata.var_names for s in sections)))
         fitted = scale_of(target.scale).fit(counts, total, n_measured)
         model.extras["scale"] = fitted
-        targets = [expression_target(s, self.genes, target, fitted) for s in sections]
-        recipe = model.recipe if self.epochs is None else replace(model.recipe, epochs=self.epochs)
+        targets = [_targets(s, self.genes, model, fitted) for s in sections]
+        recipe = model.recipe if self._epochs is None else replace(model.recipe, epochs=self._epochs)
         batches = TrainingBatches(
             model,
             [resolved[s.name] for s in sections],

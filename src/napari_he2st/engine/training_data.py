@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -143,7 +143,7 @@ class TrainingBatches:
     model
         Tells the unit and prepares inputs.
     resolved, targets
-        One per section.
+        One per section; targets by name.
     batch_size
         Spots (or sections) per batch.
     seed
@@ -154,7 +154,7 @@ class TrainingBatches:
         self,
         model: Predictor,
         resolved: Sequence[Resolved],
-        targets: Sequence[Tensor],
+        targets: Sequence[Mapping[str, Tensor]],
         batch_size: int,
         seed: int,
         device: torch.device,
@@ -191,8 +191,15 @@ class TrainingBatches:
             if spec.per == "slide":
                 inputs[name] = to_device(self._resolved[sections[0]].inputs[name], self._device)
             else:
-                parts = [take(self._resolved[s].inputs[name], rows[rows[:, 0] == s, 1]) for s in sections]
-                inputs[name] = to_device(_join(spec.per, parts), self._device)
-        target = torch.cat([self._targets[s][rows[rows[:, 0] == s, 1]] for s in sections]).to(self._device)
+                parts = [self._resolved[s].inputs[name][rows[rows[:, 0] == s, 1]] for s in sections]
+                inputs[name] = torch.cat(parts).to(self._device)
+        targets = {
+            name: torch.cat([self._targets[s][name][rows[rows[:, 0] == s, 1]] for s in sections]).to(self._device)
+            for name in self._targets[sections[0]]
+        }
         slide = torch.from_numpy(rows[:, 0].astype(np.int64)).to(self._device)
-        return {"expression": target, "slide": slide}, self._model.prepare(**inputs)
+        return {**targets, "slide": slide}, self._model.prepare(**inputs)
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    return value.to(device) if isinstance(value, Tensor) else value
