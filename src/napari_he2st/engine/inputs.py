@@ -196,7 +196,7 @@ def _neighbour_features(
 
         def around(rows: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
             centres = scene.grid.xy[rows][:, None] + steps * stride_px
-            inside: NDArray[np.bool_] = ((centres >= 0) & (centres < np.asarray(scene.slide.size))).all(axis=-1)
+            inside = np.asarray(((centres >= 0) & (centres < np.asarray(scene.slide.size))).all(axis=-1))
             return centres, inside
 
     # A tile that several spots have in their neighbourhood is encoded once.
