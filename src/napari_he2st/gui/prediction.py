@@ -65,7 +65,7 @@ class Run:
     def adata(self, result: Result) -> AnnData:
         """A result of this run in the schema; spots that were not reached are NaN."""
         from napari_he2st.engine.device import choose_device
-        from napari_he2st.engine.predict import to_adata
+        from napari_he2st.engine.results import to_adata
 
         device = str(choose_device(self.device))
         return to_adata(

@@ -372,7 +372,7 @@ class PredictDock(Dock):
         item, bundle, grid = self.session.current_slide, self._bundle, self._grid
         if item is None or bundle is None or grid is None or self._running is not None:
             return
-        from napari_he2st.engine.predict import result_facts
+        from napari_he2st.engine.results import result_facts
 
         whole = self.area.currentText() == WHOLE
         store = prediction.store_folder(bundle, item.slide, grid.pitch_um) if whole and self.keep.isChecked() else None
