@@ -70,7 +70,8 @@ class Pairs:
 
     def difference(self) -> Floats:
         """Predicted minus measured, float64; 0 where a pair is not known."""
-        return np.subtract(self.predicted, self.measured, dtype=np.float64)
+        result: Floats = np.subtract(self.predicted, self.measured, dtype=np.float64)
+        return result
 
     def mean(self, values: Floats) -> Floats:
         """Mean of each gene of values that are 0 where a pair is not known; NaN without pairs."""
@@ -91,7 +92,8 @@ class Pairs:
             squares[0] += dots(left, left)
             squares[1] += dots(right, right)
             cross += dots(left, right)
-        return Moments(self.n, *means, *ratio(squares, self.n), ratio(cross, self.n))
+        variances = ratio(squares, self.n)
+        return Moments(self.n, means[0], means[1], variances[0], variances[1], ratio(cross, self.n))
 
     def _rows(self) -> Iterator[slice]:
         step = max(1, _CACHED // max(len(self.n), 1))
