@@ -80,7 +80,7 @@ class PredictDock(Dock):
         browse.setToolTip("Open a predictor that you trained: the folder that he2st train wrote")
         browse.clicked.connect(lambda *_: self._pick_bundle())
         self.card, self.rest = Facts(), Facts()
-        about = QCollapsible("About it")
+        about = QCollapsible("More about it")
         about.addWidget(self.rest)
         row = QHBoxLayout()
         row.addWidget(self.models, 1)
@@ -147,7 +147,7 @@ class PredictDock(Dock):
         box = QCollapsible("More options")
         self.device = Combo("Where the model runs; auto takes a graphics card if there is one")
         self.device.addItems(["auto", "cpu", "cuda", "mps"])
-        self.device.currentTextChanged.connect(self._forget_cost)
+        self.device.currentTextChanged.connect(self._device_changed)
         self.keep = QCheckBox("Keep on disk, to go on after a stop")
         self.keep.setToolTip("Whole-slide runs are written to the cache folder; the same run goes on where it ended")
         content = QWidget()
@@ -327,6 +327,10 @@ class PredictDock(Dock):
 
     def _forget_cost(self) -> None:
         self._cost = None
+
+    def _device_changed(self) -> None:
+        self._forget_cost()
+        self._changed()
 
     def _preview(self, on: bool) -> None:
         slide = self.session.slide
