@@ -203,6 +203,7 @@ def _targets(section: TrainingSection, genes: list[str], model: Predictor, fitte
     }
 
 
+@dataclass
 class _Fit:
     """Everything that stays the same over the fits of one training run; ``history`` is the last fit's."""
 
@@ -248,7 +249,7 @@ class _Fit:
         fitted = scale_of(target.scale).fit(counts, total, n_measured)
         model.extras["scale"] = fitted
         targets = [_targets(s, self.genes, model, fitted) for s in sections]
-        recipe = model.recipe if self._epochs is None else replace(model.recipe, epochs=self._epochs)
+        recipe = model.recipe if self.epochs is None else replace(model.recipe, epochs=self.epochs)
         batches = TrainingBatches(
             model,
             [resolved[s.name] for s in sections],
