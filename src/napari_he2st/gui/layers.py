@@ -75,6 +75,7 @@ class SlideLayers:
         self.side_by_side = SideBySide(viewer)
         self._slides: dict[str, Image] = {}
         self._maps: dict[str, GeneMap] = {}
+        self._front: GeneMap | None = None
         self._domains: dict[str, DomainMap] = {}
         self._masks: dict[str, Image] = {}
         self._regions: dict[str, Shapes] = {}
@@ -165,6 +166,10 @@ class SlideLayers:
             if visible:
                 self._put(self._masks[slide])
             self._masks[slide].visible = visible
+
+    def mask_shown(self, slide: str) -> bool:
+        """Whether the outline of the tissue is on screen."""
+        return slide in self._masks and bool(self._masks[slide].visible)
 
     def show_tiles(self, grid: Grid | None) -> None:
         """Preview the spots of a square grid as a checkerboard of tiles; None hides it."""
@@ -279,6 +284,7 @@ class SlideLayers:
                 layer.visible = False
 
     def _result_added(self, name: str) -> None:
+        self.side_by_side.leave()  # a new layer would be a fourth cell
         gene_map = GeneMap(self.session.results[name])
         self._maps[name] = gene_map
         self.viewer.add_layer(gene_map.layer)
@@ -310,6 +316,10 @@ class SlideLayers:
         current = self._maps.get(result or "")
         if current is not None:
             self._put(current.layer)
+            if current is not self._front:
+                self._front = current
+                self.side_by_side.leave()
+                self.show_only(current.result.name)
             layers = self.viewer.layers
             if self.side_by_side.comparison is None and layers.selection.active not in self._regions.values():
                 layers.selection.active = current.layer  # the status bar shows the active layer's value
@@ -336,11 +346,13 @@ class SlideLayers:
         domains, gene_map = self.session.domains.get(result), self._maps.get(result)
         if domains is None or gene_map is None:
             return
+        self.side_by_side.leave()
         if result in self._domains:
             self._domains[result].show(domains)
         else:
             self._domains[result] = DomainMap(gene_map, domains)
         self._put(self._domains[result].layer)
+        self._domains[result].layer.visible = True
 
 
 def _drawing(inks: NDArray[np.uint8], name: str, step_um: Any, at_um: Any, **facts: Any) -> Image:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Spots
+from napari_he2st.zoo.base import Batches, Expression, Label, Predictor, Recipe, Spots
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.pixels import pixel_statistics, standardise
 from napari_he2st.zoo.blocks.symmetry import random_symmetry
@@ -57,6 +57,7 @@ class BrSTNet(Predictor):
     """
 
     unit = Spots()
+    targets: Mapping[str, Expression | Label] = {"expression": Expression("z_log1p", panel="mean:250")}
     recipe = Recipe("sgd", lr=1e-3, weight_decay=1e-6, epochs=50, batch_size=32, schedule="cosine:5")
 
     def __init__(
@@ -74,9 +75,8 @@ class BrSTNet(Predictor):
     ) -> None:
         super().__init__()
         self.inputs = {"tiles": Tiles(px=tile_px)}
-        self.targets = {"expression": Expression("z_log1p", panel="mean:250")}
         if n_aux:
-            self.targets["auxiliary"] = Expression("log1p")
+            self.targets = {**self.targets, "auxiliary": Expression("log1p")}
         self.dropout, self.drop_connect, self.aux_weight = dropout, drop_connect, aux_weight
         self._conv_stem = _SameConv(3, stem, 3, size=_NATIVE_PX, stride=2)
         self._bn0 = _norm(stem)

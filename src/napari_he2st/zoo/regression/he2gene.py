@@ -46,6 +46,7 @@ class HE2Gene(Predictor):
     """
 
     unit = Spots()
+    targets: Mapping[str, Expression | Label] = {"expression": Expression("log1p_cp10k", panel="mean:250")}
     recipe = Recipe("adam", lr=1e-5, weight_decay=1e-4, epochs=100, batch_size=256, schedule="step:10:0.5")
 
     def __init__(
@@ -65,16 +66,17 @@ class HE2Gene(Predictor):
     ) -> None:
         super().__init__()
         self.inputs = {"tiles": Tiles(px=tile_px)}
-        self.targets = {"expression": Expression("log1p_cp10k", panel="mean:250")}
+        targets: dict[str, Expression | Label] = dict(self.targets)
         if n_aux:
-            self.targets["auxiliary"] = Expression("log1p_cp10k")
+            targets["auxiliary"] = Expression("log1p_cp10k")
         if annotated:
-            self.targets["tumour"] = Label(per="spot")
+            targets["tumour"] = Label(per="spot")
+        if annotated and spatial:
+            targets["neighbour_tumour"] = Label(per="spot")
+        self.targets = targets
         if spatial:
             self.inputs["neighbours"] = NeighbourTiles(px=tile_px)
             self.recipe = Recipe("adam", lr=1e-5, weight_decay=1e-4, epochs=100, batch_size=32, schedule="step:10:0.5")
-            if annotated:
-                self.targets["neighbour_tumour"] = Label(per="spot")
         self.trunk, self.imagenet, self.spatial, self.annotated = trunk, imagenet, spatial, annotated
         self.aux_weight, self.tumour_weight, self.spatial_weight = aux_weight, tumour_weight, spatial_weight
         self.base_model = torchvision_network(trunk, 1)

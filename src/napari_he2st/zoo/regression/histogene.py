@@ -20,8 +20,8 @@ class HisToGene(Predictor):
         Size of the panel.
     dim, depth, heads, dim_head, mlp_ratio, dropout
         Of the transformer over spots.
-    tile_px
-        Width of the tile around the spot.
+    tile_px, mpp
+        Width of the tile around the spot and its pixel size, by default that of the training slides.
     bins
         Array columns and rows that have an embedding.
     """
@@ -41,10 +41,11 @@ class HisToGene(Predictor):
         mlp_ratio: float = 2.0,
         dropout: float = 0.1,
         tile_px: int = 112,
+        mpp: float | None = None,
         bins: int = 64,
     ) -> None:
         super().__init__()
-        self.inputs = {"tiles": Tiles(px=tile_px), "grid_xy": Positions(per="unit", kind="grid", bins=bins)}
+        self.inputs = {"tiles": Tiles(px=tile_px, mpp=mpp), "grid_xy": Positions(kind="grid", bins=bins)}
         self.patch_embedding = nn.Linear(3 * tile_px**2, dim)
         self.x_embed = nn.Embedding(bins, dim)
         self.y_embed = nn.Embedding(bins, dim)

@@ -58,7 +58,7 @@ class MVHybrid(Predictor):
         qkv_bias: bool = True,
         einfft: Literal["mamba", "all", "none"] = "mamba",
         tile_px: int = 224,
-        penalty: float = 0.1,
+        penalty: float = 1.0,
     ) -> None:
         super().__init__()
         self.inputs = {"tiles": Tiles(px=tile_px)}
