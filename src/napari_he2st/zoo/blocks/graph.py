@@ -152,3 +152,29 @@ def at_offsets(positions: Tensor, offsets: Tensor) -> Tensor:
     found = (positions[:, None] + offsets)[:, :, None] == positions
     there = found.all(-1)
     return torch.where(there.any(-1), there.float().argmax(-1), -1)
+
+
+class SAGEConv(nn.Module):
+    """A map of the neighbours' mean plus one of the node itself (Hamilton et al. 2017), on sparse graphs."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.lin_l, self.lin_r = nn.Linear(n_in, n_out), nn.Linear(n_in, n_out, bias=False)
+
+    def forward(self, nodes: Tensor, edges: Tensor) -> Tensor:
+        """Float32 (n, out), from (n, in) and edges (source, destination)."""
+        source, destination = edges.T
+        return self.lin_l(scatter_mean(nodes[source], destination, len(nodes))) + self.lin_r(nodes)
+
+
+def scatter_softmax(values: Tensor, index: Tensor, n: int) -> Tensor:
+    """Softmax over the rows of ``values`` (rows, channels) that have the same ``index``, channel by channel."""
+    target = index[:, None].expand_as(values)
+    highest = values.new_full((n, values.shape[1]), -torch.inf).scatter_reduce(0, target, values.detach(), "amax")
+    raised = (values - highest[index]).exp()
+    return raised / raised.new_zeros(n, values.shape[1]).index_add(0, index, raised)[index]
+
+
+def edges_of(adjacency: Tensor) -> Tensor:
+    """A dense graph, whose rows receive, as edges (source, destination)."""
+    return adjacency.nonzero().flip(1)
