@@ -7,7 +7,8 @@ import re
 from tests.parity.fill import fill_model, inputs_of
 
 from napari_he2st.zoo.blocks.graph import nearest_graph
-from napari_he2st.zoo.regression.magnet import N_NEIGHBOURS, MagNet
+from napari_he2st.zoo.blocks.tile_graphs import N_NEIGHBOURS
+from napari_he2st.zoo.regression.magnet import MagNet
 
 
 def run(case: dict) -> dict:
@@ -17,6 +18,6 @@ def run(case: dict) -> dict:
     fill_model(model, case)
     k = re.search(r"calcADJ\(coord, ?k=(\d+)\)", case["call"])
     adjacency = nearest_graph(x["coord"], int(k[1]) if k else N_NEIGHBOURS)
-    rest = (x[name] for name in ("f512", "f224", "g512", "g224", "a512", "a224"))
-    bins, regions, tiles = model(x["x"], adjacency, *rest)
+    features, nodes, graphs = ((x[f"{kind}512"], x[f"{kind}224"]) for kind in "fga")
+    bins, regions, tiles = model(x["x"], adjacency, features, nodes, graphs)
     return {"adj": adjacency, "out_112": bins, "out_512": regions, "out_224": tiles}
