@@ -7,6 +7,7 @@ everything back.
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import ref
 
@@ -126,9 +127,13 @@ class SideBySide:
             return
         self._comparison = None
         viewer.grid.enabled = False
-        for layer in self._layers:
-            if layer in viewer.layers:
-                viewer.layers.remove(layer)
+        gc.freeze()  # napari collects garbage at each removal: 0.2 s in a large process, six times
+        try:
+            for layer in self._layers:
+                if layer in viewer.layers:
+                    viewer.layers.remove(layer)
+        finally:
+            gc.unfreeze()
         for layer in self._hidden:
             layer.visible = True
         enabled, viewer.grid.stride, viewer.grid.shape, viewer.grid.spacing = self._before["grid"]
