@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.parity.fill import corner, fill_model, inputs_of
+from tests.parity.fill import corner, fill_model, grid_graph, inputs_of, upsampled
 from torch import Tensor
 
 from napari_he2st.zoo.blocks.graph import nearest_graph
@@ -60,17 +60,6 @@ def _network(case: dict, x: dict) -> dict:
     whole = {f"{name}_mean": out[name].mean() for name in ("pred", "hidden")}
     whole |= {f"{name}_std": out[name].std(correction=0) for name in ("pred", "hidden")}
     return {name: corner(out[name], like) for name, like in case["outputs"].items() if name in out} | whole
-
-
-def upsampled(blocks: Tensor, px: int) -> Tensor:
-    """Each value of (…, width, width) repeated, so that images are ``px`` wide."""
-    times = px // blocks.shape[-1]
-    return blocks.repeat_interleave(times, -1).repeat_interleave(times, -2)
-
-
-def grid_graph(positions: Tensor) -> Tensor:
-    """Spots one array step apart, dense."""
-    return ((positions[:, None] - positions).abs().sum(-1) == 1).float()
 
 
 def _losses(x: dict) -> dict:

@@ -135,9 +135,11 @@ def distil(predicted: Tensor, weight: Tensor) -> Tensor:
 def count_loss(counts: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
     """Negative log-likelihood of the counts of a slide under a ZINB (mean, dispersion, dropout) or NB (r, p)."""
     if len(parameters) == 2:
-        return nb_loss(counts, *parameters)
+        r, p = parameters
+        return nb_loss(counts, r, p)
     total = counts.nansum(1)
-    return zinb_loss(counts, *parameters, size_factor=total / total.median().clamp(min=1))
+    mean, dispersion, dropout = parameters
+    return zinb_loss(counts, mean, dispersion, dropout, total / total.median().clamp(min=1))
 
 
 def zinb_loss(counts: Tensor, mean: Tensor, dispersion: Tensor, dropout: Tensor, size_factor: Tensor) -> Tensor:
