@@ -73,7 +73,12 @@ class SideBySide:
         self._hidden = [layer for layer in viewer.layers if layer.visible]
         self._before = {
             "camera": (viewer.scene.camera.center, viewer.scene.camera.zoom),
-            "grid": (viewer.canvas.grid.enabled, viewer.canvas.grid.stride, viewer.canvas.grid.shape, viewer.canvas.grid.spacing),
+            "grid": (
+                viewer.canvas.grid.enabled,
+                viewer.canvas.grid.stride,
+                viewer.canvas.grid.shape,
+                viewer.canvas.grid.spacing,
+            ),
             "active": viewer.layers.selection.active,
         }
         self._comparison = comparison
