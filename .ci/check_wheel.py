@@ -21,7 +21,7 @@ def he2st(*arguments: str) -> str:
 def main() -> None:
     """Stop with an error at the first thing that is missing."""
     assert Path(napari_he2st.__file__).is_relative_to(sys.prefix), "the source tree is in the way"
-    subprocess.run([Path(sys.executable).with_name("npe2"), "validate", "napari-he2st"], check=True)
+    subprocess.run([Path(sys.executable).with_name("npe2"), "validate", "--imports", "napari-he2st"], check=True)
 
     section = sample_section()
     assert section.adata.n_obs > 0

@@ -68,8 +68,8 @@ def test_gene_change(make_napari_viewer, qtbot, record_property, lattice, n, lim
     copy = cpu_ms(lambda repeat: np.copyto(buffer, result.values[:, repeat % 2]))
     change = cpu_ms(lambda repeat: session.select(gene=GENES[repeat % 2]))
     kind = type(viewer.layers[0]).__name__
-    what = f"{len(grid):>9,} {lattice.__name__:<9} as {kind}"
-    line = f"{what}: {change:6.1f} ms (limit {limit_ms}), {change / copy:5.1f} × a copy"
+    cost = f"{change:6.1f} ms (limit {limit_ms}), {change / copy:5.1f} × a copy"
+    line = f"{len(grid):>9,} {lattice.__name__:<9} as {kind}: {cost}"
     record_property("gene_change", line)
     print(line)
     assert change <= limit_ms

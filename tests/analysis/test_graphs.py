@@ -60,6 +60,34 @@ def test_points_at_one_place_are_each_others_neighbours():
     assert (index != np.arange(30)[:, None]).all()
 
 
+@pytest.fixture
+def by_cells(monkeypatch):
+    monkeypatch.setattr("napari_he2st.analysis.graphs.EXACT", 50)
+    monkeypatch.setattr("napari_he2st.analysis.graphs._DISTANCES", 5_000)  # several blocks a cell
+
+
+def test_many_points_are_searched_in_cells(by_cells):
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(2000, 3)) @ rng.normal(size=(3, 10)) + 0.1 * rng.normal(size=(2000, 10))
+    distances = np.linalg.norm(points[:, None] - points[None], axis=2)
+    np.fill_diagonal(distances, np.inf)
+    exact = np.argsort(distances, axis=1)[:, :8]
+    found = nearest(points, 8)
+    assert np.mean([len(np.intersect1d(a, b)) / 8 for a, b in zip(found, exact, strict=True)]) > 0.97
+    assert (np.diff(np.take_along_axis(distances, found, axis=1), axis=1) > -1e-4).all()
+    np.testing.assert_array_equal(found, nearest(points, 8))
+
+
+def test_cells_hold_for_points_at_one_place_and_for_many_neighbours(by_cells):
+    points = np.zeros((200, 5))
+    points[:20] = np.random.default_rng(0).normal(size=(20, 5)) + 5
+    for k in (3, 150):
+        index = nearest(points, k)
+        assert index.shape == (200, k)
+        assert (index != np.arange(200)[:, None]).all()
+        assert all(len(set(row)) == k for row in index.tolist())
+
+
 def test_few_points():
     assert nearest(np.zeros((1, 2)), 6).shape == (1, 0)
     assert knn_graph(np.arange(3.0)[:, None], 6).nnz == 6

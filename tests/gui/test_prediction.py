@@ -53,9 +53,9 @@ def test_a_run_stopped_on_disk_goes_on(bundle, tissue_slide):
 
 def test_model_facts_tell_what_is_missing(bundle):
     rows = {row["slug"]: row for row in prediction.list_models()}
-    facts = prediction.model_facts(rows["ridge"], None)
-    assert facts["Weights"].startswith("none yet")
+    facts, rest = prediction.model_facts(rows["ridge"], None)
+    assert rest["Weights"].startswith("none yet")
     assert "Genes" not in {name for name, text in facts.items() if text}
-    facts = prediction.model_facts(rows["ridge"], bundle.manifest)
+    facts, rest = prediction.model_facts(rows["ridge"], bundle.manifest)
     assert facts["Resolution"] == "every 25 µm, from tiles of 56 µm at 0.5 µm/px"
     assert "median 0.30" in facts["Held-out r"]

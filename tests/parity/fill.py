@@ -102,6 +102,17 @@ def corner(array: torch.Tensor, like: np.ndarray) -> torch.Tensor:
     return array[tuple(slice(n) for n in like.shape)]
 
 
+def upsampled(blocks: torch.Tensor, px: int) -> torch.Tensor:
+    """Each value of (…, width, width) repeated, so that images are ``px`` wide."""
+    times = px // blocks.shape[-1]
+    return blocks.repeat_interleave(times, -1).repeat_interleave(times, -2)
+
+
+def grid_graph(positions: torch.Tensor) -> torch.Tensor:
+    """Spots one array step apart, dense."""
+    return ((positions[:, None] - positions).abs().sum(-1) == 1).float()
+
+
 def load_case(path: Path) -> dict:
     """A case with its ``outputs`` as arrays (their meanings are in ``outputs_meaning``)."""
     case = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))

@@ -24,7 +24,7 @@ class Fold(StrEnum):
 
 
 class SpreadingCommand(TyperCommand):
-    """A command whose ``--data`` and ``--holdout`` take every word up to the next option."""
+    """A command whose ``--data``, ``--holdout`` and ``--validate`` take every word up to the next option."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Repeat the option before each of its words, which is the form the parser knows."""
@@ -32,7 +32,7 @@ class SpreadingCommand(TyperCommand):
         current: str | None = None
         for arg in args:
             if arg.startswith("-"):
-                current = arg if arg in ("--data", "--holdout") else None
+                current = arg if arg in ("--data", "--holdout", "--validate") else None
                 first = True
             elif current is not None and not first:
                 spread.append(current)
@@ -59,6 +59,10 @@ def train(
     holdout: Annotated[
         list[str] | None,
         typer.Option("--holdout", metavar="SECTION…", help="Sections kept aside: their scores go into the bundle."),
+    ] = None,
+    validate: Annotated[
+        list[str] | None,
+        typer.Option("--validate", metavar="SECTION…", help="Sections that choose the best epoch; never scored."),
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Instead of the published number.")] = None,
     argument: Annotated[
@@ -105,6 +109,7 @@ def train(
             system,
             sections,
             holdout=kept_aside,
+            validate=[open_section(text, mpp=mpp) for text in validate or []],
             folds=folds,
             panel=genes,
             about=About(name, title, tuple(organ or ()), tuple(species or ()), licence, notes),

@@ -73,7 +73,10 @@ def trim() -> int:
     for entry in found:
         if freed >= excess:
             break
-        _remove(entry)
+        try:
+            _remove(entry)
+        except PermissionError:  # Windows does not remove what is in use
+            continue
         freed += entry.size
     return freed
 

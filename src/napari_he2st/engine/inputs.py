@@ -6,51 +6,26 @@ needs. Tiles of the same size and pixel size are read once, whichever inputs use
 
 from __future__ import annotations
 
-import hashlib
-import queue
-import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_he2st.core.atomic import atomic_write
+from napari_he2st.analysis.graphs import nearest
 from napari_he2st.core.errors import ModelError
-from napari_he2st.core.paths import cache_folder
 from napari_he2st.core.types import Grid
-from napari_he2st.data.slides.grid import square_grid
-from napari_he2st.data.slides.tissue import tissue_mask
+from napari_he2st.engine.features import Scene, ahead, encode, encoder_on, encoder_tile, slide_statistics
 from napari_he2st.zoo import inputs as kinds
 from napari_he2st.zoo.base import Input
-from napari_he2st.zoo.encoders.build import Encoder, build, spec_of
 
 if TYPE_CHECKING:
-    from napari_he2st.data.slides import Slide, TileBatch
+    from napari_he2st.data.slides import TileBatch
 
-T = TypeVar("T")
-SAMPLE_TILES = 256
-"""Tiles of the tissue from which ``standardise="slide"`` takes its statistics."""
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What inputs are resolved against: a slide, its spots, the bundle's pixel size, a device."""
-
-    slide: Slide
-    grid: Grid
-    mpp: float
-    device: torch.device
-
-    def tile_mpp(self, mpp: float | str | None) -> float:
-        """Micrometres per pixel of a tile whose spec says ``mpp``."""
-        if mpp == "native":
-            return self.slide.mpp
-        return self.mpp if mpp is None else float(mpp)
+_ENCODED = 16
+"""Tiles that go through an encoder together."""
 
 
 class Supply:
@@ -64,6 +39,8 @@ class Supply:
         Slide, grid, device.
     batches
         Grid rows of each batch.
+    together
+        Whether the spots of a batch see each other: array positions then count from the batch's first.
 
     Yields
     ------
@@ -75,8 +52,10 @@ class Supply:
         False where a tile could not be read.
     """
 
-    def __init__(self, inputs: Mapping[str, Input], scene: Scene, batches: list[NDArray[np.intp]]) -> None:
-        self._scene, self._batches = scene, batches
+    def __init__(
+        self, inputs: Mapping[str, Input], scene: Scene, batches: list[NDArray[np.intp]], *, together: bool = False
+    ) -> None:
+        self._scene, self._batches, self.together = scene, batches, together
         self._tiles: dict[tuple[int, float], _TileStream] = {}
         self._resolvers = {name: self._resolver(spec) for name, spec in inputs.items()}
 
@@ -137,52 +116,6 @@ class _TileStream:
         self._source.close()
 
 
-def ahead(source: Iterator[T], depth: int) -> Generator[T]:
-    """Iterate ``source`` in a thread that runs at most ``depth`` items ahead; errors come through."""
-    items: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)
-    stop = threading.Event()
-
-    def put(kind: str, value: Any) -> bool:
-        while not stop.is_set():
-            try:
-                items.put((kind, value), timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def work() -> None:
-        try:
-            for item in source:
-                if not put("item", item):
-                    break
-            put("end", None)
-        except BaseException as error:  # noqa: BLE001 - raised again in the consuming thread
-            put("error", error)
-        finally:
-            close = getattr(source, "close", None)
-            if close is not None:
-                close()
-
-    thread = threading.Thread(target=work, daemon=True, name="he2st-reader")
-
-    def iterate() -> Generator[T]:
-        thread.start()
-        try:
-            while True:
-                kind, value = items.get()
-                if kind == "end":
-                    return
-                if kind == "error":
-                    raise value
-                yield value
-        finally:
-            stop.set()
-            thread.join(timeout=10)
-
-    return iterate()
-
-
 # --- resolvers: (supply, spec) -> function of (batch number, rows)
 
 
@@ -202,26 +135,22 @@ def _features(supply: Supply, spec: kinds.Features) -> Callable[[int, NDArray[np
     return lambda number, rows: encode(encoder, stream.get(number))
 
 
-def encoder_tile(scene: Scene, spec: kinds.Features) -> tuple[int, float]:
-    """Width in pixels and pixel size at which a field is read: the encoder's own width.
-
-    Reading it so costs a fraction of resizing it afterwards, and encoders at one width share their tiles.
-    """
-    px = spec_of(spec.encoder).px
-    return px, scene.tile_mpp(spec.mpp) * spec.px / px
-
-
 def _positions(supply: Supply, spec: kinds.Positions) -> Callable[[int, NDArray[np.intp]], Tensor]:
     grid, device = supply.scene.grid, supply.scene.device
     if spec.kind == "um":
         um = torch.from_numpy((grid.xy * grid.mpp).astype(np.float32)).to(device)
         return lambda number, rows: um[torch.from_numpy(rows).to(device)]
-    column_row = grid.index[:, ::-1] - grid.index[:, ::-1].min(axis=0)
-    positions = torch.from_numpy(np.ascontiguousarray(column_row, dtype=np.int64)).to(device)
-    if spec.bins is not None and len(grid) and int(positions.max()) >= spec.bins:
-        message = f"The spots span {int(positions.max()) + 1} array positions; this predictor knows {spec.bins}"
-        raise ModelError(message, todo="Predict a smaller region, or a coarser pitch")
-    return lambda number, rows: positions[torch.from_numpy(rows).to(device)]
+    column_row = np.ascontiguousarray(grid.index[:, ::-1], dtype=np.int64)
+
+    def positions(number: int, rows: NDArray[np.intp]) -> Tensor:
+        first = column_row[rows if supply.together else slice(None)].min(axis=0)
+        here = column_row[rows] - first
+        if spec.bins is not None and int(here.max()) >= spec.bins:
+            message = f"The spots span {int(here.max()) + 1} array positions; this predictor knows {spec.bins}"
+            raise ModelError(message, todo="Predict a smaller region, or at a coarser pitch")
+        return torch.from_numpy(here).to(device)
+
+    return positions
 
 
 def _index(supply: Supply, spec: kinds.Index) -> Callable[[int, NDArray[np.intp]], Tensor]:
@@ -229,75 +158,111 @@ def _index(supply: Supply, spec: kinds.Index) -> Callable[[int, NDArray[np.intp]
     return lambda number, rows: torch.from_numpy(rows.astype(np.int64)).to(device)
 
 
+def _neighbour_tiles(
+    supply: Supply, spec: kinds.NeighbourTiles
+) -> Callable[[int, NDArray[np.intp]], tuple[Tensor, Tensor]]:
+    scene = supply.scene
+    neighbours = lattice_rows(scene.grid, spec.offsets)
+    mpp = scene.tile_mpp(spec.mpp)
+
+    def tiles(number: int, rows: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
+        here = neighbours[rows]
+        needed, place = np.unique(here[here >= 0], return_inverse=True)
+        read = _read(scene, scene.grid.xy[needed], spec.px, mpp)
+        found = torch.zeros(*here.shape, 3, spec.px, spec.px, dtype=torch.uint8)
+        found[torch.from_numpy(here >= 0)] = read[torch.from_numpy(place)]
+        return found.to(scene.device), torch.from_numpy(here >= 0).to(scene.device)
+
+    return tiles
+
+
+def _neighbour_features(
+    supply: Supply, spec: kinds.NeighbourFeatures
+) -> Callable[[int, NDArray[np.intp]], tuple[Tensor, Tensor]]:
+    scene = supply.scene
+    encoder = encoder_on(spec.encoder, scene.device)
+    px, mpp = encoder_tile(scene, kinds.Features(encoder=spec.encoder, px=spec.px, mpp=spec.mpp))
+    half = spec.size // 2
+    steps = np.stack(np.meshgrid(np.arange(spec.size), np.arange(spec.size)), axis=-1).reshape(-1, 2) - half
+
+    if spec.at == "lattice":
+        neighbours = lattice_rows(scene.grid, [(int(dx), int(dy)) for dx, dy in steps])
+
+        def around(rows: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+            here = neighbours[rows]
+            return scene.grid.xy[np.maximum(here, 0)], here >= 0
+    else:
+        stride_px = spec.px * scene.tile_mpp(spec.mpp) / scene.slide.mpp
+
+        def around(rows: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+            centres = scene.grid.xy[rows][:, None] + steps * stride_px
+            inside = np.asarray(((centres >= 0) & (centres < np.asarray(scene.slide.size))).all(axis=-1))
+            return centres, inside
+
+    # A tile that several spots have in their neighbourhood is encoded once.
+    known: dict[tuple[float, float], Tensor] = {}
+
+    def features(number: int, rows: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
+        centres, exists = around(rows)
+        wanted = [tuple(centre) for centre in np.round(centres[exists], 3).tolist()]
+        fresh = list(dict.fromkeys(centre for centre in wanted if centre not in known))
+        if fresh:
+            tiles = _read(scene, np.asarray(fresh), px, mpp)
+            for start in range(0, len(fresh), _ENCODED):
+                encoded = encode(encoder, tiles[start : start + _ENCODED].to(scene.device))
+                known.update(zip(fresh[start : start + _ENCODED], encoded, strict=True))
+        found = torch.zeros(*exists.shape, encoder.spec.dim, device=scene.device)
+        mask = torch.from_numpy(exists).to(scene.device)
+        if wanted:
+            found[mask] = torch.stack([known[centre] for centre in wanted])
+        return found, mask
+
+    return features
+
+
+def _tile_graph(
+    supply: Supply, spec: kinds.TileGraph
+) -> Callable[[int, NDArray[np.intp]], tuple[Tensor, Tensor, Tensor]]:
+    scene = supply.scene
+    encoder = encoder_on(spec.encoder, scene.device)
+    px, mpp = encoder_tile(scene, kinds.Features(encoder=spec.encoder, px=spec.px, mpp=spec.mpp))
+    side_px = spec.px * scene.tile_mpp(spec.mpp) / scene.slide.mpp
+
+    def graph(number: int, rows: NDArray[np.intp]) -> tuple[Tensor, Tensor, Tensor]:
+        cells, owner = np.unique(np.floor(scene.grid.xy[rows] / side_px), axis=0, return_inverse=True)
+        tiles = _read(scene, (cells + 0.5) * side_px, px, mpp)
+        parts = [encode(encoder, tiles[i : i + _ENCODED].to(scene.device)) for i in range(0, len(tiles), _ENCODED)]
+        near = np.zeros((len(cells), len(cells)), dtype=bool)
+        if len(cells) > 1:
+            near[np.arange(len(cells))[:, None], nearest(cells, min(8, len(cells) - 1))] = True
+        mutual = torch.from_numpy((near & near.T).astype(np.float32)).to(scene.device)
+        return torch.cat(parts), torch.from_numpy(owner.reshape(-1)).to(scene.device), mutual
+
+    return graph
+
+
+def _read(scene: Scene, centres: NDArray[np.float64], px: int, mpp: float) -> Tensor:
+    """Tiles around some positions: uint8 (n, 3, px, px) on the CPU; white where one cannot be read."""
+    if not len(centres):
+        return torch.zeros(0, 3, px, px, dtype=torch.uint8)
+    tiles = np.concatenate([batch.tiles for batch in scene.slide.read_tiles(centres, px, mpp, batch_size=_ENCODED)])
+    return torch.from_numpy(tiles).permute(0, 3, 1, 2)
+
+
+def lattice_rows(grid: Grid, offsets: Sequence[tuple[int, int]]) -> NDArray[np.intp]:
+    """Row of the spot at each (column, row) step from each spot: intp (n, steps), −1 where there is none."""
+    where = {(int(column), int(row)): i for i, (row, column) in enumerate(grid.index)}
+    return np.array(
+        [[where.get((int(c) + dx, int(r) + dy), -1) for dx, dy in offsets] for r, c in grid.index], dtype=np.intp
+    ).reshape(len(grid), len(offsets))
+
+
 _RESOLVERS: dict[type[Input], Callable[[Supply, Any], Callable[[int, NDArray[np.intp]], Any]]] = {
     kinds.Tiles: _tiles,
     kinds.Features: _features,
     kinds.Positions: _positions,
     kinds.Index: _index,
+    kinds.NeighbourTiles: _neighbour_tiles,
+    kinds.NeighbourFeatures: _neighbour_features,
+    kinds.TileGraph: _tile_graph,
 }
-
-
-# --- encoders
-
-
-@lru_cache(maxsize=4)
-def encoder_on(name: str, device: torch.device) -> Encoder:
-    """An encoder, ready for inference on a device; the last few stay loaded."""
-    return build(name).to(device).eval()
-
-
-@torch.inference_mode()
-def encode(encoder: Encoder, tiles: Tensor) -> Tensor:
-    """Features of uint8 tiles (n, 3, px, px): float32 (n, dim)."""
-    return encoder(tiles).float()
-
-
-def slide_statistics(scene: Scene, encoder: str, px: int, mpp: float) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of an encoder's features over a fixed sample of the slide's tissue.
-
-    The sample depends on the slide alone, so training and every prediction, of whatever region, use the
-    same numbers. They are kept in the cache folder.
-
-    Returns
-    -------
-    mean, std
-        float32, shape (dim,); a standard deviation of 0 is replaced by 1.
-    """
-    key = f"{scene.slide.fingerprint}|{scene.slide.mpp:.6f}|{encoder}|{px}|{mpp:.6f}|{SAMPLE_TILES}"
-    file = cache_folder() / "statistics" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
-    if file.exists():
-        with np.load(file, allow_pickle=False) as stored:
-            return torch.from_numpy(stored["mean"]), torch.from_numpy(stored["std"])
-    centres = tissue_sample(scene.slide)
-    model = encoder_on(encoder, scene.device)
-    tiles = scene.slide.read_tiles(centres, px, mpp, batch_size=16)
-    features = torch.cat(
-        [
-            encode(model, torch.from_numpy(batch.tiles[batch.ok]).to(scene.device).permute(0, 3, 1, 2)).cpu()
-            for batch in ahead(tiles, depth=2)
-        ]
-    ).double()
-    mean, std = features.mean(dim=0).float(), features.std(dim=0, correction=0).float()
-    std = torch.where(std > 1e-6, std, torch.ones_like(std))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(file, force=True) as aside, aside.open("wb") as stream:
-        np.savez(stream, mean=mean.numpy(), std=std.numpy())
-    return mean, std
-
-
-def tissue_sample(slide: Slide, n: int = SAMPLE_TILES) -> NDArray[np.float64]:
-    """About ``n`` positions (x, y), level-0 pixels, spread evenly over a slide's tissue.
-
-    Raises
-    ------
-    ModelError
-        There is no tissue on the slide.
-    """
-    mask = tissue_mask(slide)
-    width, height = slide.size
-    area_um2 = max(mask.fraction, 1e-6) * width * height * slide.mpp**2
-    pitch_um = float(np.sqrt(area_um2 / n))
-    grid = square_grid(slide, pitch_um, mask=mask)
-    if not len(grid):
-        raise ModelError("No tissue was found on the slide", where=slide.name, todo="Check the tissue mask")
-    return grid.xy

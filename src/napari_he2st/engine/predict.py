@@ -14,20 +14,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_he2st.core import keys
 from napari_he2st.core.errors import GeneError, ModelError
 from napari_he2st.core.geometry import inside_polygon
 from napari_he2st.core.noise import Noise
 from napari_he2st.core.progress import Control
-from napari_he2st.core.schema import provenance
 from napari_he2st.core.types import Chunk, Grid, Region
 from napari_he2st.data.slides.grid import square_grid
 from napari_he2st.data.slides.tissue import tissue_mask
 from napari_he2st.engine.device import Halving, auto_batch_size, choose_device
-from napari_he2st.engine.inputs import Scene, Supply
+from napari_he2st.engine.features import Scene
+from napari_he2st.engine.inputs import Supply
+from napari_he2st.engine.results import to_adata
 from napari_he2st.engine.store import Store
+from napari_he2st.engine.windows import Window, batches, windows
+from napari_he2st.zoo.base import Slide as WholeSlide
 from napari_he2st.zoo.base import Spots
 from napari_he2st.zoo.catalogue import load
+from napari_he2st.zoo.inputs import Positions
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -108,7 +111,7 @@ def predict(
     with ExitStack() as stack:
         target = None
         if store is not None:
-            plan = {
+            facts = {
                 "bundle": bundle.id,
                 "bundle_sha256": bundle.sha256,
                 "slide_fingerprint": slide.fingerprint,
@@ -120,17 +123,17 @@ def predict(
                 "batch_size": size,
             }
             panel = [bundle.genes[i] for i in columns]
-            target = stack.enter_context(Store.open_run(store, grid, panel, rows, plan))
+            target = stack.enter_context(Store.open_run(store, grid, panel, rows, facts))
             size = target.batch_size
-        batches = [rows[i : i + size] for i in range(0, len(rows), size)]
+        plan = _plan(bundle.members[0], grid, rows, size)
         control.start(len(rows), "Predicting")
         if target is not None:
-            for chunk in target.finished(batches):
+            for chunk in target.finished([window.kept for window in plan]):
                 yield chunk
                 control.advance(len(chunk.index))
-            batches = [batch for batch in batches if not target.has(batch)]
+            plan = [window for window in plan if not target.has(window.kept)]
         runner = _Runner(bundle, slide, grid, where, columns, seed, n_samples, options or {})
-        for chunk in runner.run(batches):
+        for chunk in runner.run(plan):
             if target is not None:
                 target.write(chunk)
             yield chunk
@@ -155,15 +158,21 @@ class _Runner:
         self._n_samples, self._options = n_samples, options
         self._scene = Scene(slide, grid, bundle.manifest.mpp, device)
         self._members: list[Predictor] = [member.to(device).eval() for member in bundle.members]
-        model = self._members[0]
-        if not isinstance(model.unit, Spots):
-            unit = type(model.unit).__name__
-            raise ModelError(f"{bundle.manifest.system} predicts in units of {unit}, which this engine cannot run")
 
-    def run(self, batches: list[NDArray[np.intp]]) -> Iterator[Chunk]:
-        """Chunks of every batch."""
-        supply = Supply(self._members[0].inputs, self._scene, batches)
-        halving = Halving(max((len(b) for b in batches), default=1))
+    def run(self, plan: list[Window]) -> Iterator[Chunk]:
+        """Chunks of every batch or window."""
+        model = self._members[0]
+        if isinstance(model.unit, Spots):
+            supply = Supply(model.inputs, self._scene, [window.rows for window in plan])
+            yield from self._batches(supply, max((len(window.rows) for window in plan), default=1))
+            return
+        for window in plan:
+            supply = Supply(model.inputs, self._scene, [window.rows], together=True)
+            for rows, values, ok in supply:
+                yield _core(self._chunk(rows, [self._draws(rows, values)], ok), window)
+
+    def _batches(self, supply: Supply, size: int) -> Iterator[Chunk]:
+        halving = Halving(size)
         for rows, values, ok in supply:
 
             def part(
@@ -172,14 +181,18 @@ class _Runner:
                 cut = {name: _cut(self._members[0].inputs[name].per, value, piece) for name, value in values.items()}
                 return self._draws(rows[piece], cut)
 
-            pieces = halving(part, len(rows))
-            mean = torch.cat([piece[0] for piece in pieces]).cpu().numpy()
-            std = None if pieces[0][1] is None else torch.cat([p[1] for p in pieces if p[1] is not None]).cpu().numpy()
-            mean[~ok] = np.nan
-            if std is not None:
-                std[~ok] = np.nan
-            self._check_finite(mean[ok])
-            yield Chunk("expression", rows, mean, std)
+            yield self._chunk(rows, halving(part, len(rows)), ok)
+
+    def _chunk(
+        self, rows: NDArray[np.intp], pieces: list[tuple[Tensor, Tensor | None]], ok: NDArray[np.bool_]
+    ) -> Chunk:
+        mean = torch.cat([piece[0] for piece in pieces]).cpu().numpy()
+        std = None if pieces[0][1] is None else torch.cat([p[1] for p in pieces if p[1] is not None]).cpu().numpy()
+        mean[~ok] = np.nan
+        if std is not None:
+            std[~ok] = np.nan
+        self._check_finite(mean[ok])
+        return Chunk("expression", rows, mean, std)
 
     @torch.inference_mode()
     def _draws(self, rows: NDArray[np.intp], values: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
@@ -214,8 +227,26 @@ class _Runner:
         raise ModelError(message, todo="Finished batches are kept; check the bundle's weights")
 
 
+def _plan(model: Predictor, grid: Grid, rows: NDArray[np.intp], size: int) -> list[Window]:
+    """How the rows go through the model."""
+    if isinstance(model.unit, Spots):
+        return batches(rows, size)
+    if not isinstance(model.unit, WholeSlide):
+        unit = type(model.unit).__name__
+        raise ModelError(f"{type(model).__name__} predicts in units of {unit}, which this engine cannot run")
+    bins = [spec.bins for spec in model.inputs.values() if isinstance(spec, Positions) and spec.bins is not None]
+    return windows(grid, rows, model.max_spots, min(bins, default=None))
+
+
+def _core(chunk: Chunk, window: Window) -> Chunk:
+    std = None if chunk.std is None else chunk.std[window.core]
+    return Chunk(chunk.output, window.kept, chunk.mean[window.core], std)
+
+
 def _cut(per: str, value: Any, piece: slice) -> Any:
-    return value if per == "slide" else value[piece]
+    if per == "slide":
+        return value
+    return tuple(part[piece] for part in value) if isinstance(value, tuple) else value[piece]
 
 
 def _draws_at_random(member: Predictor) -> bool:
@@ -291,76 +322,6 @@ def gene_columns(bundle: Bundle, genes: Sequence[str] | None) -> NDArray[np.intp
     return np.asarray([i for i, gene in enumerate(bundle.genes) if gene in wanted], dtype=np.intp)
 
 
-def to_adata(
-    bundle: Bundle,
-    slide: Slide,
-    grid: Grid,
-    values: NDArray[np.float32],
-    *,
-    genes: Sequence[str] | None = None,
-    std: NDArray[np.float32] | None = None,
-    seed: int = 0,
-    device: str = "cpu",
-) -> AnnData:
-    """Predicted values, float32 (spots, genes), as AnnData with provenance."""
-    import anndata as ad
-    import pandas as pd
-
-    genes = list(bundle.genes if genes is None else genes)
-    names = grid.names or tuple(f"spot{i}" for i in range(len(grid)))
-    obs = pd.DataFrame(
-        {keys.ARRAY_ROW: grid.index[:, 0], keys.ARRAY_COL: grid.index[:, 1], keys.IN_TISSUE: grid.in_tissue},
-        index=pd.Index(names),
-    )
-    ensembl = dict(zip(bundle.genes, bundle.manifest.ensembl or [None] * len(bundle.genes), strict=True))
-    var = pd.DataFrame(
-        {
-            keys.ENSEMBL: [ensembl[g] or "" for g in genes],
-            keys.HELD_OUT_PCC: [bundle.scores.get(g, np.nan) for g in genes],
-        },
-        index=pd.Index(genes),
-    )
-    adata = ad.AnnData(X=values, obs=obs, var=var)
-    if std is not None:
-        adata.layers[keys.STD] = std
-    adata.obsm[keys.SPATIAL] = grid.xy.astype(np.float64)
-    adata.uns[keys.UNS] = provenance(
-        "predicted",
-        mpp=slide.mpp,
-        scale=bundle.manifest.scale,
-        pitch_um=grid.pitch_um,
-        spot_um=grid.spot_um,
-        lattice=grid.lattice,
-        library=slide.name,
-        bundle=bundle.id,
-        bundle_title=bundle.manifest.title,
-        bundle_sha256=bundle.sha256,
-        system=bundle.manifest.system,
-        slide_fingerprint=slide.fingerprint,
-        training_slides=[
-            str(section["fingerprint"]) for section in bundle.manifest.training if section.get("fingerprint")
-        ],
-        tile_px=bundle.manifest.tile_px,
-        tile_mpp=bundle.manifest.mpp,
-        seed=seed,
-        device=device,
-    )
-    spot_px = grid.spot_um / slide.mpp
-    adata.uns[keys.SPATIAL] = {
-        slide.name: {"images": {}, "scalefactors": {"spot_diameter_fullres": spot_px, "tissue_hires_scalef": 1.0}}
-    }
-    return adata
-
-
-def result_facts(bundle: Bundle, genes: Sequence[str] | None = None) -> dict[str, Any]:
-    """What a :class:`~napari_he2st.engine.session.Result` of this bundle shows: scale and held-out scores."""
-    kept = list(bundle.genes if genes is None else genes)
-    return {
-        "scale": bundle.manifest.scale,
-        "scores": np.asarray([bundle.scores.get(g, np.nan) for g in kept], dtype=np.float32),
-    }
-
-
 @dataclass(frozen=True)
 class Estimate:
     """What a run will cost.
@@ -393,20 +354,16 @@ def estimate(
     genes: Sequence[str] | None = None,
     probe_tiles: int = 16,
 ) -> Estimate:
-    """Expected cost of a run, from a probe of a few tiles of this slide (the first batch does not count)."""
+    """Expected cost of a run, from a timed probe of a few tiles of this slide."""
     rows = _rows_in_order(grid, region, "raster")
     columns = gene_columns(bundle, genes)
-    if not len(rows):
-        return Estimate(0, 0.0, 0, 0)
     middle = rows[len(rows) // 2 :][: 2 * probe_tiles]
-    size = max(1, len(middle) // 2)
+    plan = _plan(bundle.members[0], grid, middle, max(1, len(middle) // 2))
     runner = _Runner(bundle, slide, grid, choose_device(device), columns, 0, 1, {})
-    chunks = runner.run([middle[i : i + size] for i in range(0, len(middle), size)])
-    next(chunks)
-    start, done = time.perf_counter(), 0
-    for chunk in chunks:
-        done += len(chunk.index)
-    per_tile = (time.perf_counter() - start) / done if done else 0.0
+    list(runner.run(plan[:1]))  # warms up
+    start = time.perf_counter()
+    done = sum(len(chunk.index) for chunk in runner.run(plan[-1:]))
+    per_tile = (time.perf_counter() - start) / done
     n_bytes = len(rows) * len(columns) * 4
     return Estimate(len(rows), per_tile * len(rows), n_bytes, n_bytes)
 

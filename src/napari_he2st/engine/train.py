@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from napari_he2st.analysis.metrics import METRICS
 from napari_he2st.core import keys
@@ -23,8 +25,10 @@ from napari_he2st.engine.training_data import (
     TrainingSection,
     expression_target,
     resolve,
+    take,
+    to_device,
 )
-from napari_he2st.zoo.base import Expression, Predictor
+from napari_he2st.zoo.base import Expression, Predictor, Spots
 from napari_he2st.zoo.bundle import Bundle
 from napari_he2st.zoo.catalogue import system
 from napari_he2st.zoo.manifest import Manifest
@@ -93,6 +97,8 @@ def train(
     sections: Sequence[Section],
     *,
     holdout: Sequence[Section] = (),
+    validate: Sequence[Section] = (),
+    patience: int = 10,
     folds: Sequence[str] = (),
     arguments: Mapping[str, Any] | None = None,
     panel: str | Sequence[str] | None = None,
@@ -112,6 +118,10 @@ def train(
         Training sections, each with image and counts.
     holdout
         Sections that only score the result.
+    validate
+        Sections that choose the best epoch: neither fitted nor scored. Without any, the last epoch counts.
+    patience
+        Epochs without a better one on them after which training stops.
     folds
         ``"section"`` and/or ``"patient"``: also train with each section (patient) left out, and score it.
     arguments
@@ -139,19 +149,26 @@ def train(
     torch.manual_seed(seed)
     opened = [TrainingSection.open(section) for section in sections]
     scored = [TrainingSection.open(section) for section in holdout]
+    validated = [TrainingSection.open(section) for section in validate]
     cls = system(name)
     if not issubclass(cls, Predictor):
         raise ModelError("This system is no predictor", where=name, todo="Choose one that he2st models lists as such")
     rule = panel if panel is not None else _expression(cls).panel or "hvg:1000"
     genes = choose_panel([s.adata for s in opened], rule)
-    fit = _Fit(cls, dict(arguments or {}), list(genes.symbols), opened[0].slide.mpp, epochs, seed, where, control)
+    given = dict(arguments or {})
+    mpp = opened[0].slide.mpp
+    fit = _Fit(cls, given, list(genes.symbols), mpp, epochs, seed, where, control, validated, patience)
 
-    every = [*opened, *scored]
+    every = [*opened, *scored, *validated]
     resolved = {s.name: resolve(fit.new_model(), s, fit.mpp, where, control) for s in every}
-    splits = [fit.score(kind, train_on, test_on, resolved) for kind, train_on, test_on in _splits(opened, folds)]
+    splits = [
+        fit.score(kind, fit.members(train_on, resolved), train_on, test_on, resolved)
+        for kind, train_on, test_on in _splits(opened, folds)
+    ]
+    members = fit.members(opened, resolved)
     if scored:
-        splits.append(fit.score("holdout", opened, scored, resolved))
-    return _bundle(name, fit, fit.members(opened, resolved), opened, splits, about)
+        splits.append(fit.score("holdout", members, opened, scored, resolved))
+    return _bundle(name, fit, members, opened, splits, about)
 
 
 def _splits(
@@ -176,100 +193,131 @@ def _expression(model: Predictor | type[Predictor]) -> Expression:
     return target
 
 
-class _Fit:
-    """Everything that stays the same over the fits of one training run."""
+def _targets(section: TrainingSection, genes: list[str], model: Predictor, fitted: dict[str, Any]) -> dict[str, Tensor]:
+    """What a section has of the model's targets: expression, and raw counts where they are asked for."""
+    specs = {name: model.targets[name] for name in ("expression", "counts") if name in model.targets}
+    return {
+        name: expression_target(section, genes, spec, fitted if name == "expression" else {})
+        for name, spec in specs.items()
+        if isinstance(spec, Expression)
+    }
 
-    def __init__(
-        self,
-        cls: type[Predictor],
-        arguments: dict[str, Any],
-        genes: list[str],
-        mpp: float,
-        epochs: int | None,
-        seed: int,
-        device: torch.device,
-        control: Control,
-    ) -> None:
-        self._cls, self._arguments, self.genes = cls, arguments, genes
-        self.mpp, self._epochs, self._seed, self._device, self._control = mpp, epochs, seed, device, control
+
+@dataclass
+class _Fit:
+    """Everything that stays the same over the fits of one training run; ``history`` is the last fit's."""
+
+    cls: type[Predictor]
+    arguments: dict[str, Any]
+    genes: list[str]
+    mpp: float
+    epochs: int | None
+    seed: int
+    device: torch.device
+    control: Control
+    validate: list[TrainingSection]
+    patience: int
+    history: list[dict[str, Any]] = field(default_factory=list)
 
     def new_model(self) -> Predictor:
         """A fresh model."""
-        model = self._cls(**self.all_arguments())
+        model = self.cls(**self.all_arguments())
         model.genes = list(self.genes)
-        return model.to(self._device)
+        return model.to(self.device)
 
     def all_arguments(self) -> dict[str, Any]:
         """Constructor arguments, defaults and those that the data decide included: what a bundle remembers."""
-        parameters = {k: v for k, v in inspect.signature(self._cls.__init__).parameters.items() if k != "self"}
-        unknown = [key for key in self._arguments if key not in parameters]
+        parameters = {k: v for k, v in inspect.signature(self.cls.__init__).parameters.items() if k != "self"}
+        unknown = [key for key in self.arguments if key not in parameters]
         if unknown:
-            message = f"{self._cls.__name__} has no argument {', '.join(unknown)}"
+            message = f"{self.cls.__name__} has no argument {', '.join(unknown)}"
             raise ModelError(message, todo=f"It takes {', '.join(parameters)}")
         from_data = {"n_genes": len(self.genes)}
         defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
-        return {**defaults, **{k: v for k, v in from_data.items() if k in parameters}, **self._arguments}
+        return {**defaults, **{k: v for k, v in from_data.items() if k in parameters}, **self.arguments}
 
     def members(self, sections: list[TrainingSection], resolved: Mapping[str, Resolved]) -> list[Predictor]:
         """Fit every member of the ensemble on some sections."""
-        return [self._fit_one(sections, resolved, member) for member in range(self._cls.members)]
+        return [self._fit_one(sections, resolved, member) for member in range(self.cls.members)]
 
     def _fit_one(self, sections: list[TrainingSection], resolved: Mapping[str, Resolved], member: int) -> Predictor:
-        torch.manual_seed(self._seed + member)
+        torch.manual_seed(self.seed + member)
         model = self.new_model()
         target = _expression(model)
         counts, total = (np.concatenate(part) for part in zip(*(s.counts(self.genes) for s in sections), strict=True))
         n_measured = len(set().union(*(s.adata.var_names for s in sections)))
         fitted = scale_of(target.scale).fit(counts, total, n_measured)
         model.extras["scale"] = fitted
-        targets = [expression_target(s, self.genes, target, fitted) for s in sections]
-        recipe = model.recipe if self._epochs is None else replace(model.recipe, epochs=self._epochs)
+        targets = [_targets(s, self.genes, model, fitted) for s in sections]
+        recipe = model.recipe if self.epochs is None else replace(model.recipe, epochs=self.epochs)
         batches = TrainingBatches(
             model,
             [resolved[s.name] for s in sections],
             targets,
             recipe.batch_size,
-            self._seed + member,
-            self._device,
+            self.seed + member,
+            self.device,
         )
-        self._control.start(recipe.epochs, f"Fitting {self._cls.__name__}")
-        for _ in model.fit(batches, recipe):
-            self._control.advance()
+        self.control.start(recipe.epochs, f"Fitting {self.cls.__name__}")
+        self.history, best = [], None
+        for record in model.fit(batches, recipe):
+            if self.validate:
+                record = {**record, "val_pcc": self._validation_pcc(model, resolved)}
+                if best is None or record["val_pcc"] > best[0]:
+                    best = record["val_pcc"], len(self.history), copy.deepcopy(model.state_dict())
+            self.history.append(record)
+            self.control.advance()
+            if best is not None and len(self.history) - best[1] > self.patience:
+                break
+        if best is not None:
+            model.load_state_dict(best[2])
         model.finish(batches)
         return model.eval()
+
+    def _validation_pcc(self, model: Predictor, resolved: Mapping[str, Resolved]) -> float:
+        """Mean Pearson correlation over genes and validation sections of a model that is being trained."""
+        model.eval()
+        scores = np.concatenate([self._pcc([model], section, resolved) for section in self.validate])
+        return float(np.nan_to_num(scores).mean())
 
     @torch.inference_mode()
     def predict(self, members: list[Predictor], resolved: Resolved) -> NDArray[np.float32]:
         """Mean prediction for all spots of a section whose inputs are resolved: (n, genes)."""
-        n, size = len(resolved.ok), auto_batch_size(self._device)
+        n = len(resolved.ok)
+        size = auto_batch_size(self.device) if isinstance(members[0].unit, Spots) else n
         parts = []
         for start in range(0, n, size):
             piece = slice(start, min(start + size, n))
             inputs = {
-                name: value if members[0].inputs[name].per == "slide" else value[piece].to(self._device)
+                name: to_device(value if members[0].inputs[name].per == "slide" else take(value, piece), self.device)
                 for name, value in resolved.inputs.items()
             }
             draws = [member.predict(**member.prepare(**inputs)) for member in members]
             parts.append(torch.stack(draws).mean(dim=0).cpu())
         return torch.cat(parts).numpy()
 
+    def _pcc(
+        self, members: list[Predictor], section: TrainingSection, resolved: Mapping[str, Resolved]
+    ) -> NDArray[np.float64]:
+        """Pearson correlation per gene over the spots of a section, against its unsmoothed expression."""
+        plain = replace(_expression(members[0]), smooth=None)
+        measured = expression_target(section, self.genes, plain, members[0].extras["scale"]).numpy()
+        ok = resolved[section.name].ok
+        scores: NDArray[np.float64] = METRICS["pcc"].function(
+            self.predict(members, resolved[section.name])[ok], measured[ok]
+        )
+        return scores
+
     def score(
         self,
         kind: str,
+        members: list[Predictor],
         train_on: list[TrainingSection],
         test_on: list[TrainingSection],
         resolved: Mapping[str, Resolved],
     ) -> Split:
-        """Fit on some sections, score on others."""
-        members = self.members(train_on, resolved)
-        plain = replace(_expression(members[0]), smooth=None)
-        pcc = METRICS["pcc"].function
-        per_section = []
-        for section in test_on:
-            measured = expression_target(section, self.genes, plain, members[0].extras["scale"]).numpy()
-            ok = resolved[section.name].ok
-            per_section.append(pcc(self.predict(members, resolved[section.name])[ok], measured[ok]))
-        per_gene = _mean_known(per_section)
+        """Score members that were fitted on some sections on others."""
+        per_gene = _mean_known([self._pcc(members, section, resolved) for section in test_on])
         variance = expression_variance([s.adata for s in train_on], self.genes)
         headline = per_gene[np.argsort(-variance, kind="stable")[:HVG_SCORED]]
         known = headline[np.isfinite(headline)]
@@ -349,6 +397,7 @@ def _bundle(
             }
             for s in splits
         ),
+        history=tuple(fit.history),
         members=len(members),
     )
     return Bundle(members, manifest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_he2st.analysis.graphs import knn_graph
+from napari_he2st.analysis.graphs import nearest
 from napari_he2st.core import keys
 from napari_he2st.core.errors import TruthError
 from napari_he2st.core.progress import Control
 from napari_he2st.core.schema import grid_of
 from napari_he2st.core.types import Grid
 from napari_he2st.data.slides import Slide
-from napari_he2st.engine.inputs import Scene, Supply
+from napari_he2st.engine.features import Scene
+from napari_he2st.engine.inputs import Supply
 from napari_he2st.zoo.base import Expression, Predictor, Spots
 from napari_he2st.zoo.scale import scale_of
 
@@ -85,14 +86,15 @@ class Resolved:
 def resolve(model: Predictor, section: TrainingSection, mpp: float, device: torch.device, control: Control) -> Resolved:
     """Everything the model's inputs need for all spots of a section, held in memory on the CPU."""
     rows = np.arange(len(section.grid), dtype=np.intp)
-    batches = [rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH)]
+    size = _BATCH if isinstance(model.unit, Spots) else len(rows)
+    batches = [rows[i : i + size] for i in range(0, len(rows), size)]
     scene = Scene(section.slide, section.grid, mpp, device)
     control.start(len(rows), f"Reading {section.name}")
     parts: dict[str, list[Any]] = {name: [] for name in model.inputs}
     ok = []
     for done, values, readable in Supply(model.inputs, scene, batches):
         for name, value in values.items():
-            parts[name].append(value.cpu() if isinstance(value, Tensor) else value)
+            parts[name].append(to_device(value, torch.device("cpu")))
         ok.append(readable)
         control.advance(len(done))
     inputs = {name: _join(model.inputs[name].per, values) for name, values in parts.items()}
@@ -100,7 +102,23 @@ def resolve(model: Predictor, section: TrainingSection, mpp: float, device: torc
 
 
 def _join(per: str, values: list[Any]) -> Any:
-    return values[0] if per == "slide" else torch.cat(values)
+    if per == "slide":
+        return values[0]
+    if isinstance(values[0], tuple):
+        return tuple(torch.cat(parts) for parts in zip(*values, strict=True))
+    return torch.cat(values)
+
+
+def take(value: Any, rows: Any) -> Any:
+    """Rows of an input, which may be a tuple of tensors."""
+    return tuple(part[rows] for part in value) if isinstance(value, tuple) else value[rows]
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """An input on a device."""
+    if isinstance(value, tuple):
+        return tuple(to_device(part, device) for part in value)
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def expression_target(
@@ -110,9 +128,10 @@ def expression_target(
     counts, total = section.counts(genes)
     expression = scale_of(target.scale).transform(counts, fitted, total)
     if target.smooth is not None and target.smooth > 1 and len(expression) > target.smooth:
-        graph = knn_graph(section.grid.xy, target.smooth - 1)
-        graph.setdiag(1)
-        expression = graph @ expression / np.asarray(graph.sum(axis=1)).reshape(-1, 1)
+        neighbours = np.concatenate(
+            [np.arange(len(expression))[:, None], nearest(section.grid.xy, target.smooth - 1)], axis=1
+        )
+        expression = np.asarray(expression)[neighbours].mean(axis=1)
     return torch.from_numpy(np.asarray(expression, dtype=np.float32))
 
 
@@ -124,7 +143,7 @@ class TrainingBatches:
     model
         Tells the unit and prepares inputs.
     resolved, targets
-        One per section.
+        One per section; targets by name.
     batch_size
         Spots (or sections) per batch.
     seed
@@ -135,7 +154,7 @@ class TrainingBatches:
         self,
         model: Predictor,
         resolved: Sequence[Resolved],
-        targets: Sequence[Tensor],
+        targets: Sequence[Mapping[str, Tensor]],
         batch_size: int,
         seed: int,
         device: torch.device,
@@ -170,13 +189,16 @@ class TrainingBatches:
         inputs: dict[str, Any] = {}
         for name, spec in self._model.inputs.items():
             if spec.per == "slide":
-                inputs[name] = _to(self._resolved[sections[0]].inputs[name], self._device)
+                inputs[name] = to_device(self._resolved[sections[0]].inputs[name], self._device)
             else:
                 parts = [self._resolved[s].inputs[name][rows[rows[:, 0] == s, 1]] for s in sections]
                 inputs[name] = torch.cat(parts).to(self._device)
-        target = torch.cat([self._targets[s][rows[rows[:, 0] == s, 1]] for s in sections]).to(self._device)
+        targets = {
+            name: torch.cat([self._targets[s][name][rows[rows[:, 0] == s, 1]] for s in sections]).to(self._device)
+            for name in self._targets[sections[0]]
+        }
         slide = torch.from_numpy(rows[:, 0].astype(np.int64)).to(self._device)
-        return {"expression": target, "slide": slide}, self._model.prepare(**inputs)
+        return {**targets, "slide": slide}, self._model.prepare(**inputs)
 
 
 def _to(value: Any, device: torch.device) -> Any:

@@ -8,7 +8,7 @@ from napari.utils.colormaps import CyclicLabelColormap
 from numpy.typing import NDArray
 
 from napari_he2st.core.geometry import world_from_level0
-from napari_he2st.core.types import Domains, Grid
+from napari_he2st.core.types import Domains
 from napari_he2st.gui.colours import domain_colour
 from napari_he2st.gui.gene_map import UNITS, GeneMap
 from napari_he2st.gui.rasters import Raster
@@ -24,23 +24,13 @@ class DomainMap:
     """
 
     def __init__(self, gene_map: GeneMap, domains: Domains) -> None:
-        self._raster = gene_map.raster
-        if self._raster is None:
-            self.layer: Labels | Points = self._points(domains, gene_map.result.grid)
-        else:
-            self.layer = self._labels(domains, self._raster)
+        self._gene_map = gene_map
+        raster = gene_map.raster
+        self.layer: Labels | Points = self._points(domains) if raster is None else _labels(raster, domains)
         self.layer.name = f"Domains — {gene_map.result.title}"
 
-    def _labels(self, domains: Domains, raster: Raster) -> Labels:
-        return Labels(
-            _image(domains, raster),
-            colormap=_colours(domains),
-            scale=raster.scale_um,
-            translate=raster.translate_um,
-            units=UNITS,
-        )
-
-    def _points(self, domains: Domains, grid: Grid) -> Points:
+    def _points(self, domains: Domains) -> Points:
+        grid = self._gene_map.result.grid
         return Points(
             world_from_level0(grid.xy, grid.mpp),
             features={"domain": domains.names_of_spots()},
@@ -52,15 +42,25 @@ class DomainMap:
 
     def show(self, domains: Domains) -> None:
         """Show other domains of the same spots."""
-        if self._raster is not None:
+        if self._gene_map.raster is not None:
             self.layer.colormap = _colours(domains)
-            self.layer.data = _image(domains, self._raster)
+            self.layer.data = _image(self._gene_map.raster, domains)
         else:
             self.layer.features = {"domain": domains.names_of_spots()}
             self.layer.face_color = _colours_of_spots(domains)
 
 
-def _image(domains: Domains, raster: Raster) -> NDArray[np.uint16]:
+def _labels(raster: Raster, domains: Domains) -> Labels:
+    return Labels(
+        _image(raster, domains),
+        colormap=_colours(domains),
+        scale=raster.scale_um,
+        translate=raster.translate_um,
+        units=UNITS,
+    )
+
+
+def _image(raster: Raster, domains: Domains) -> NDArray[np.uint16]:
     image = np.zeros(raster.shape, dtype=np.uint16)
     raster.paint(image, domains.labels + 1)
     return image

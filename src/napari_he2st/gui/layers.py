@@ -166,6 +166,10 @@ class SlideLayers:
                 self._put(self._masks[slide])
             self._masks[slide].visible = visible
 
+    def mask_shown(self, slide: str) -> bool:
+        """Whether the outline of the tissue is on screen."""
+        return slide in self._masks and bool(self._masks[slide].visible)
+
     def show_tiles(self, grid: Grid | None) -> None:
         """Preview the spots of a square grid as a checkerboard of tiles; None hides it."""
         if grid is None or not len(grid):
@@ -279,6 +283,7 @@ class SlideLayers:
                 layer.visible = False
 
     def _result_added(self, name: str) -> None:
+        self.side_by_side.leave()  # a new layer would be a fourth cell
         gene_map = GeneMap(self.session.results[name])
         self._maps[name] = gene_map
         self.viewer.add_layer(gene_map.layer)
@@ -305,6 +310,7 @@ class SlideLayers:
             self.viewer.layers.insert(0, slide)
         result = self.session.result
         if result in self._maps and result != self._front:
+            self.side_by_side.leave()
             self.show_only(result)
         self._front = result
         current = self._maps.get(result or "")
@@ -336,11 +342,13 @@ class SlideLayers:
         domains, gene_map = self.session.domains.get(result), self._maps.get(result)
         if domains is None or gene_map is None:
             return
+        self.side_by_side.leave()
         if result in self._domains:
             self._domains[result].show(domains)
         else:
             self._domains[result] = DomainMap(gene_map, domains)
         self._put(self._domains[result].layer)
+        self._domains[result].layer.visible = True
 
 
 def _drawing(inks: NDArray[np.uint8], name: str, step_um: Any, at_um: Any, **facts: Any) -> Image:

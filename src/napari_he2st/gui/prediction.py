@@ -65,7 +65,7 @@ class Run:
     def adata(self, result: Result) -> AnnData:
         """A result of this run in the schema; spots that were not reached are NaN."""
         from napari_he2st.engine.device import choose_device
-        from napari_he2st.engine.predict import to_adata
+        from napari_he2st.engine.results import to_adata
 
         device = str(choose_device(self.device))
         return to_adata(
@@ -124,24 +124,26 @@ def doubts(manifest: Manifest, slide: Slide, organ: str, species: str) -> list[s
     return found
 
 
-def model_facts(row: dict[str, Any], manifest: Manifest | None) -> dict[str, str]:
-    """The card of a predictor as lines for people; more of it once its manifest is read."""
+def model_facts(row: dict[str, Any], manifest: Manifest | None) -> tuple[dict[str, str], dict[str, str]]:
+    """The card of a predictor as lines for people: what decides, and the rest; more once its manifest is read."""
     facts = {
         "Predicts": row["output"],
-        "From": row["inputs"],
         "Trained on": ", ".join([*row["organs"], *row["species"]]),
         "Genes": "" if row["genes"] is None else f"{row['genes']:,}",
+    }
+    rest = {
+        "From": row["inputs"],
         "Weights": "none yet: train it on your own sections" if row["kind"] == "system" else row["weights"],
         "Licence": row["licence"],
         "Status": ": ".join(filter(None, (row["status"], row["reason"]))),
     }
     if manifest is None:
-        return facts
+        return facts, rest
     scores = np.array([np.nan if s is None else s for s in manifest.scores.get("pcc", ())], dtype=float)
     known = scores[np.isfinite(scores)]
     if known.size:
-        facts["Held-out r"] = f"median {np.median(known):.2f}, best {known.max():.2f} (unseen sections, per gene)"
+        facts["Held-out r"] = f"median {np.median(known):.2f}, best {known.max():.2f} (per gene, unseen sections)"
     tile_um = manifest.tile_px * manifest.mpp
     facts["Resolution"] = f"every {manifest.pitch_um:g} µm, from tiles of {tile_um:.0f} µm at {manifest.mpp:.3g} µm/px"
-    facts["Note"] = manifest.notes
-    return facts
+    rest["Note"] = manifest.notes
+    return facts, rest

@@ -62,6 +62,8 @@ class Manifest:
     splits
         One record per honest split: ``kind``, ``trained``, ``scored``, ``genes``, ``mean_pcc``,
         ``median_pcc`` (None where no gene can be scored).
+    history
+        One record per epoch of the last fit: ``loss``, ``val_pcc`` and what the system adds.
     notes
         What a user has to know.
     members
@@ -96,6 +98,7 @@ class Manifest:
     training: tuple[Mapping[str, Any], ...] = ()
     scores: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
     splits: tuple[Mapping[str, Any], ...] = ()
+    history: tuple[Mapping[str, Any], ...] = ()
     notes: str = ""
     members: int = 1
     dtype: Literal["float32", "float16"] = "float32"
@@ -112,6 +115,7 @@ class Manifest:
         scores = {metric: _numbers_or_none(values) for metric, values in self.scores.items()}
         object.__setattr__(self, "scores", scores)
         object.__setattr__(self, "splits", tuple(_finite(record) for record in self.splits))
+        object.__setattr__(self, "history", tuple(_finite(record) for record in self.history))
         if len(set(self.genes)) != len(self.genes):
             raise BundleError("Gene symbols appear more than once", where=self.name)
         for what, values in {"ensembl": self.ensembl or self.genes, **scores}.items():

@@ -131,6 +131,21 @@ class Log1pCpmPanel(Scale):
         return np.expm1(np.asarray(values, dtype=np.float32))
 
 
+class Log2Cpm(Scale):
+    """Binary logarithm of 1 + counts per million of all genes (SEPAL's, but for the genes' lengths)."""
+
+    name = "log2_cpm"
+
+    def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
+        """log2(1 + counts per million)."""
+        cpm = np.float32(100) * np.expm1(log1p_cp10k(_dense(counts), total))
+        return np.log1p(cpm) * np.float32(1 / math.log(2))
+
+    def inverse(self, values: NDArray, fitted: dict[str, Any]) -> NDArray[np.float32]:
+        """Counts per million."""
+        return np.exp2(np.asarray(values, dtype=np.float32)) - 1
+
+
 class Log1p(Scale):
     """Natural logarithm of 1 + counts, whatever the library size."""
 
@@ -179,6 +194,20 @@ class LogSharePanel(LogShare):
         return super().transform(counts, fitted)
 
 
+class Log2Counts(Scale):
+    """Binary logarithm of 1 + counts, whatever the library size (as in HyperST)."""
+
+    name = "log2"
+
+    def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
+        """``total`` plays no part."""
+        return np.log2(1 + _dense(counts)).astype(np.float32)
+
+    def inverse(self, values: NDArray, fitted: dict[str, Any]) -> NDArray[np.float32]:
+        """Counts."""
+        return np.exp2(np.asarray(values, dtype=np.float32)) - 1
+
+
 class ZLog1p(Scale):
     """Natural logarithm of 1 + counts, standardised per gene over the training spots (as in BrST-Net)."""
 
@@ -211,26 +240,37 @@ class ZLog1pCp10k(ZLog1p):
         return log1p_cp10k(_dense(counts), total)
 
 
-class MinMaxLog10Cp10k(Scale):
-    """Decadic logarithm of 1 + CP10k, brought to 0 … 1 per gene over the training spots (as in DeepSpaCE)."""
+class MinMaxLog10(Scale):
+    """Decadic logarithm of 1 + counts, brought to 0 … 1 per gene over the training spots (as in EGN)."""
 
-    name = "minmax_log10_cp10k"
+    name = "minmax_log10"
+
+    def _logs(self, counts: Any, total: NDArray | None) -> NDArray:
+        return np.log10(1 + _dense(counts))
 
     def fit(self, counts: Any, total: NDArray | None = None, n_measured: int | None = None) -> dict[str, Any]:
         """Smallest value and range of each gene; one that does not vary has range 1."""
-        logs = Log10Cp10k().transform(_dense(counts), {}, total)
+        logs = self._logs(counts, total)
         low = np.nanmin(logs, axis=0)
         span = np.nanmax(logs, axis=0) - low
         return {"low": low, "span": np.where(span > 0, span, 1.0)}
 
     def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
         """Spots outside the training range lie outside 0 … 1."""
-        logs = Log10Cp10k().transform(_dense(counts), {}, total)
-        return ((logs - fitted["low"]) / fitted["span"]).astype(np.float32)
+        return ((self._logs(counts, total) - fitted["low"]) / fitted["span"]).astype(np.float32)
 
     def inverse(self, values: NDArray, fitted: dict[str, Any]) -> NDArray[np.float32]:
-        """Counts per 10,000."""
-        return Log10Cp10k().inverse(values * fitted["span"] + fitted["low"], {})
+        """What was counted before the logarithm."""
+        return (10 ** (values * fitted["span"] + fitted["low"]) - 1).astype(np.float32)
+
+
+class MinMaxLog10Cp10k(MinMaxLog10):
+    """Decadic logarithm of 1 + CP10k, brought to 0 … 1 per gene over the training spots (as in DeepSpaCE)."""
+
+    name = "minmax_log10_cp10k"
+
+    def _logs(self, counts: Any, total: NDArray | None) -> NDArray:
+        return Log10Cp10k().transform(_dense(counts), {}, total)
 
 
 def _dense(counts: Any) -> NDArray[np.float64]:
@@ -242,11 +282,14 @@ _KINDS: tuple[type[Scale], ...] = (
     Log10Cp10k,
     Log10Cp10kPanel,
     Log1pCpmPanel,
+    Log2Cpm,
     Log1p,
+    Log2Counts,
     LogShare,
     LogSharePanel,
     ZLog1p,
     ZLog1pCp10k,
+    MinMaxLog10,
     MinMaxLog10Cp10k,
     Counts,
 )

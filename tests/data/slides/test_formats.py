@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import tifffile
 from PIL import Image
 from tests.tiny.slides import halved, tissue_image, write_shared_tables, write_slide
 
+from napari_he2st.core import cache
 from napari_he2st.core.errors import MissingMppError, SlideError
 from napari_he2st.data.slides import Slide, probe
 
@@ -91,6 +93,16 @@ def test_grey_tiles(tmp_path: Path) -> None:
         assert (slide.read(0, 0, 130, 90, mpp=0.5) == grey[:, :, None]).all()
 
 
+def test_transparent_tiles_are_laid_on_white(tmp_path: Path) -> None:
+    image = np.dstack([tissue_image(130, 90), np.full((90, 130), 255, np.uint8)])
+    image[:40, :50] = 0
+    tifffile.imwrite(tmp_path / "a.tif", image, tile=(64, 64), photometric="rgb", extrasamples=["unassalpha"])
+    with Slide.open(tmp_path / "a.tif", mpp=0.5) as slide:
+        pixels = slide.read(0, 0, 130, 90, mpp=0.5)
+    assert (pixels[:40, :50] == 255).all()
+    assert (pixels[40:] == image[40:, :, :3]).all()
+
+
 def test_tiles_left_out_of_a_sparse_file_are_white(tmp_path: Path) -> None:
     image = tissue_image(256, 256)
     path = write_slide(tmp_path / "a.tif", image, levels=1)
@@ -162,15 +174,24 @@ def test_tiff_in_strips(tmp_path: Path) -> None:
 
 
 def test_old_rasters_leave_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flat = "napari_he2st.data.slides.formats.flat"
-    monkeypatch.setattr(f"{flat}.MEMORY_BYTES", 1000)
-    monkeypatch.setattr(f"{flat}.CACHE_BYTES", 100_000)
+    monkeypatch.setattr("napari_he2st.data.slides.formats.flat.MEMORY_BYTES", 1000)
     monkeypatch.setenv("HE2ST_CACHE", str(tmp_path / "cache"))
+    cache.set_limit(100_000)
     for seed in range(3):
-        Image.fromarray(tissue_image(160, 120, seed=seed)).save(tmp_path / f"{seed}.png")  # 57,600 bytes decoded
+        image = tissue_image(160, 120, seed=seed)  # 57,600 bytes decoded
+        Image.fromarray(image).save(tmp_path / f"{seed}.png")
         with Slide.open(tmp_path / f"{seed}.png", mpp=0.5) as slide:
-            slide.thumbnail()
+            assert (slide.read(0, 0, 160, 120, mpp=0.5) == image).all()
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 1
+
+
+def test_a_full_disk_is_said_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("napari_he2st.data.slides.formats.flat.MEMORY_BYTES", 1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=50_000))
+    monkeypatch.setenv("HE2ST_CACHE", str(tmp_path / "cache"))
+    Image.fromarray(tissue_image(160, 120)).save(tmp_path / "a.png")
+    with Slide.open(tmp_path / "a.png", mpp=0.5) as slide, pytest.raises(SlideError, match=r"GB of disk.*HE2ST_CACHE"):
+        slide.thumbnail()
 
 
 # --- pixel size

@@ -122,7 +122,7 @@ def test_a_system_without_weights_cannot_run(dock, qtbot):
     qtbot.waitUntil(lambda: dock.models.findData("ridge") >= 0, timeout=WAIT_MS)
     dock.models.setCurrentIndex(dock.models.findData("ridge"))
     assert not dock.run_button.isEnabled()
-    assert dock.card.shown["Weights"].startswith("none yet")
+    assert dock.rest.shown["Weights"].startswith("none yet")
     assert "has to be trained first" in dock.status.text.text()
 
 

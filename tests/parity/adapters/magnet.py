@@ -6,7 +6,8 @@ import re
 
 from tests.parity.fill import fill_model, inputs_of
 
-from napari_he2st.zoo.regression.magnet import N_NEIGHBOURS, MagNet, nearest_graph
+from napari_he2st.zoo.blocks.graph import nearest_graph
+from napari_he2st.zoo.regression.magnet import N_NEIGHBOURS, MagNet
 
 
 def run(case: dict) -> dict:

@@ -14,4 +14,4 @@ from napari_he2st.analysis.metrics.pairs import over_genes
 @metric("mae", "Mean absolute error", better="lower", of="pairs")
 def mae(predicted: Any, measured: Any) -> NDArray[np.float64]:
     """Mean over spots of the absolute difference, per gene, in units of the data."""
-    return over_genes(lambda p: p.mean(np.abs(p.predicted - p.measured)), predicted, measured)
+    return over_genes(lambda p: p.mean(np.abs(p.difference())), predicted, measured)

@@ -15,6 +15,8 @@ from napari_he2st.core.types import Grid
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
+_BLOCK = 2**19  # 4 MB: small enough that the memory of one block is used again for the next
+
 
 @metric("moran", "Moran's I of the map", better=None, of="map")
 def moran(values: Any, *, grid: Grid) -> NDArray[np.float64]:
@@ -39,7 +41,7 @@ def morans_i(values: Any, graph: csr_array) -> NDArray[np.float64]:
         Shape (genes,); about 0 without spatial structure, NaN where a gene is constant.
     """
     mean_of_neighbours = row_normalised(graph)
-    parts = [_morans_of(block, graph, mean_of_neighbours) for block in blocks(values)]
+    parts = [_morans_of(block, graph, mean_of_neighbours) for block in blocks(values, _BLOCK)]
     return np.concatenate(parts) if parts else np.empty(0)
 
 

@@ -109,10 +109,10 @@ def _data_range(pairs: Pairs) -> Floats:
     known = True if pairs.known is None else pairs.known
     high = pairs.measured.max(axis=0, initial=-np.inf, where=known)
     low = pairs.measured.min(axis=0, initial=np.inf, where=known)
-    return np.where(pairs.n > 0, high - low, 0.0)
+    return np.where(pairs.n > 0, np.subtract(high, low, dtype=np.float64), 0.0)
 
 
-def _stack(values: Floats, cells: NDArray[np.intp], shape: tuple[int, int]) -> Floats:
+def _stack(values: NDArray, cells: NDArray[np.intp], shape: tuple[int, int]) -> Floats:
     """One raster per gene, shape (genes, rows, columns); 0 where there is no spot."""
     raster = np.zeros((values.shape[1], shape[0] * shape[1]))
     raster[:, cells] = values.T

@@ -48,7 +48,7 @@ def square_grid(
     SlideError
         The pitch or the spots are not above zero, or there would be too many spots.
     """
-    pitch, spot_um = _check(slide, pitch_um, spot_um or pitch_um)
+    pitch, spot_um = _check(slide, pitch_um, pitch_um if spot_um is None else spot_um)
     columns, rows = (max(1, round(side / pitch)) for side in slide.size)
     x, y = (min(pitch, side) / 2 for side in slide.size)  # a slide below one pitch has its spot in the middle
     box = _box(slide, region)
@@ -85,7 +85,7 @@ def hexagonal_grid(
     SlideError
         See :func:`square_grid`.
     """
-    pitch, spot_um = _check(slide, pitch_um, spot_um or VISIUM_SPOT_SHARE * pitch_um)
+    pitch, spot_um = _check(slide, pitch_um, VISIUM_SPOT_SHARE * pitch_um if spot_um is None else spot_um)
     half, step = pitch / 2, pitch * math.sqrt(3) / 2
     width, height = slide.size
     rows = max(1, round(height / step))

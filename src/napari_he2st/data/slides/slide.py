@@ -258,9 +258,16 @@ class Slide:
             raise SlideError("The slide is closed", where=self.path, todo="Open it again")
 
     def _level_for(self, mpp: float) -> int:
-        """The coarsest level whose pixels are no larger than ``mpp``, within 1 %."""
-        fitting = [i for i, v in enumerate(self._pyramid.levels) if v.downsample * self.mpp <= mpp * (1 + SAME)]
-        return fitting[-1] if fitting else 0
+        """The coarsest level whose pixels are no larger than ``mpp``, within 1 %.
+
+        Levels that the file lacks come in only from a factor of 4: up to there, shrinking what the file has
+        costs as little and whole factors stay exact.
+        """
+        levels = self._pyramid.levels
+        fitting = [i for i, v in enumerate(levels) if v.downsample * self.mpp <= mpp * (1 + SAME)] or [0]
+        stored = min(fitting[-1], self._pyramid.n_stored - 1)
+        near = mpp < 4 * (1 - SAME) * levels[stored].downsample * self.mpp
+        return stored if near else fitting[-1]
 
     def _stream(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,20 @@ from numpy.typing import NDArray
 from napari_he2st.core.errors import SlideError
 from napari_he2st.core.registry import Registry
 from napari_he2st.data.slides.pixel_size import PixelSize
+
+PARSE_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What the libraries that parse files raise on damaged ones."""
 
 MAX_TILE_BYTES = 256 * 2**20
 """A file that declares larger tiles is refused before anything is allocated."""
@@ -143,6 +158,17 @@ def downsample_of(full: tuple[int, int], size: tuple[int, int]) -> float:
     if all(abs(n - m * whole) < whole for n, m in zip(full, size, strict=True)):
         return float(whole)
     return sum(ratios) / 2
+
+
+def laid_on_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """RGB of grey, grey and alpha, RGB, or RGB and alpha, uint8 (h, w, 1 to 4); what is transparent becomes white."""
+    if pixels.shape[2] in {2, 4}:
+        alpha = pixels[:, :, -1:]
+        pixels = pixels[:, :, :-1]
+        if alpha.min() < 255:
+            weight = alpha.astype(np.uint16)
+            pixels = ((pixels * weight + 255 * (255 - weight) + 127) // 255).astype(np.uint8)
+    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
 
 class FileBytes:

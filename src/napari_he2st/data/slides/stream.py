@@ -137,7 +137,7 @@ class _Reader:
         high = np.minimum(origins + np.array(self._cut.window), (shape.width, shape.height))
         from_tile = low // (shape.tile_width, shape.tile_height)
         to_tile = -(-high // (shape.tile_width, shape.tile_height))
-        # A patch that lies outside the slide has an empty range.
+        to_tile = np.where(high > low, to_tile, from_tile)  # none for a patch outside the slide
         needed: dict[int, None] = {}
         columns, pending = shape.columns, self._pending
         bounds = np.concatenate([from_tile, to_tile], axis=1).tolist()

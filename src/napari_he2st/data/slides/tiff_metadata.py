@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 from xml.etree import ElementTree
 
-from napari_he2st.core.errors import SlideError
 from napari_he2st.data.slides.pixel_size import PixelSize, number
 
 _UNIT_UM = {2: 25_400.0, 3: 10_000.0}  # ResolutionUnit inch, centimetre
@@ -48,10 +47,10 @@ def _aperio(page: Any) -> dict[str, str]:
 
 def _ome_root(tif: Any) -> ElementTree.Element | None:
     xml = tif.ome_metadata or ""
-    if "<!DOCTYPE" in xml or "<!ENTITY" in xml:  # no OME-TIFF needs them, and entities can grow without end
-        raise SlideError("its OME metadata declares entities")
+    if "<!DOCTYPE" in xml or "<!ENTITY" in xml:  # no OME-TIFF has them; entities can grow without end
+        return None
     try:
-        return ElementTree.fromstring(xml)  # noqa: S314 - entities are refused above
+        return ElementTree.fromstring(xml)  # noqa: S314 - entities are left out above
     except ElementTree.ParseError:
         return None
 

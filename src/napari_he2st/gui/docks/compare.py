@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_info
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QLineEdit
 from superqt.utils import qdebounced
 
@@ -53,7 +53,7 @@ class CompareDock(Dock):
             "Three maps of the current gene with one camera; the difference is predicted minus measured: red is "
             "predicted too high, blue too low. Unticking puts the viewer back."
         )
-        self.side_by_side.setChecked(self.layers.side_by_side.comparison is not None)
+        self._show_whether_side_by_side()
         self.side_by_side.toggled.connect(self._show_side_by_side)
         self.search = QLineEdit(placeholderText="Find genes", clearButtonEnabled=True)
         self.search.setToolTip("Part of a name; ^ asks for its beginning; commas separate several")
@@ -66,12 +66,15 @@ class CompareDock(Dock):
         form.addRow("Predicted", self.predicted)
         form.addRow("Measured", self.measured)
         self.body.addLayout(form)
-        for widget in (self.note, self.summary, self.side_by_side, self.search, self.table, self.scatter):
+        for widget in (self.note, self.summary, self.side_by_side, self.search):
             self.body.addWidget(widget)
+        self.body.addWidget(self.table, 1)
+        self.body.addWidget(self.scatter)
         self.button = self.add_button("Compare", "Score every gene and every spot", self._compare)
         self.table_button = self.add_button("Save table…", "Save the scores of all genes as CSV", self._save_table)
         self.report_button = self.add_button("Save report…", "Save figures and scores as one HTML", self._save_report)
-        self.listen(self.session.result_added, self._result_added)
+        self.listen(self.session.result_added, self._refill)
+        self.listen(self.session.domains_changed, self._show_whether_side_by_side)
         self.listen(self.session.result_removed, self._refill)
         self.listen(self.session.result_finished, self._refill)
         self.listen(self.session.comparison_changed, self._show_comparison)
@@ -80,10 +83,6 @@ class CompareDock(Dock):
         self._show_comparison()
 
     # --- choosing
-
-    def _result_added(self) -> None:
-        self.side_by_side.setChecked(False)  # its layer would be a fourth cell
-        self._refill()
 
     def _refill(self) -> None:
         self.predicted.refill()
@@ -136,6 +135,7 @@ class CompareDock(Dock):
 
     def _show_gene(self) -> None:
         comparison, gene = self.session.comparison, self.session.gene
+        self._show_whether_side_by_side()
         self.table.choose(gene)
         if comparison is None or gene is None or gene not in comparison.genes:
             self.scatter.clear_points()
@@ -152,6 +152,11 @@ class CompareDock(Dock):
         )
         if self.side_by_side.isChecked():
             self.layers.side_by_side.show_gene(gene)
+
+    def _show_whether_side_by_side(self) -> None:
+        """Other docks can end it, by showing a result or its domains."""
+        with QSignalBlocker(self.side_by_side):
+            self.side_by_side.setChecked(self.layers.side_by_side.comparison is not None)
 
     def _show_side_by_side(self, on: bool) -> None:
         comparison = self.session.comparison

@@ -40,7 +40,7 @@ class GenesDock(Dock):
         super().__init__(viewer)
         tip = "The result whose genes are listed; its map is shown and the others are hidden"
         self.chooser = ResultChooser(self.session, tip)
-        self.chooser.result_chosen.connect(self._choose_result)
+        self.chooser.result_chosen.connect(lambda name: self.session.select(result=name))
         self.note = QLabel(wordWrap=True)
         self.search = QLineEdit(placeholderText="Find genes: ERBB2, ^MT-, or a list", clearButtonEnabled=True)
         self.search.setToolTip(
@@ -152,10 +152,6 @@ class GenesDock(Dock):
         if np.isfinite(score):
             trust = f", held-out r {score:.2f}" + (" – low confidence" if score < LOW_SCORE else "")
         self.facts.setText(f"<b>{gene}</b> ({result.kind}), {unit_of(result.scale)}{trust}")
-
-    def _choose_result(self, name: str) -> None:
-        self.session.select(result=name)
-        self.layers.show_only(name)
 
     # --- keys
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from napari_he2st.data.slides.tissue import TissueMask
     from napari_he2st.engine.predict import Estimate
     from napari_he2st.zoo.bundle import Bundle
+    from napari_he2st.zoo.manifest import Manifest
 
 WHOLE, VIEW, REGIONS, SPOTS = "Whole slide", "Current view", "Drawn regions", "Measured spots"
 _SPECIES = ("human", "mouse", "rat", "zebrafish")
@@ -55,6 +56,7 @@ class PredictDock(Dock):
         self._grid: Grid | None = None
         self._cost: Estimate | None = None
         self._running: Task | None = None
+        self._had_outline = False  # before the preview showed it
         self._planned = 0  # number of the last plan; answers to earlier ones are dropped
         self.body.addWidget(self._predictor_box())
         self.body.addWidget(self._slide_box())
@@ -77,13 +79,16 @@ class PredictDock(Dock):
         browse = QPushButton("Open…")
         browse.setToolTip("Open a predictor that you trained: the folder that he2st train wrote")
         browse.clicked.connect(lambda *_: self._pick_bundle())
-        self.card = Facts()
+        self.card, self.rest = Facts(), Facts()
+        about = QCollapsible("More about it")
+        about.addWidget(self.rest)
         row = QHBoxLayout()
         row.addWidget(self.models, 1)
         row.addWidget(browse)
         form = QFormLayout(box)
         form.addRow(row)
         form.addRow(self.card)
+        form.addRow(about)
         return box
 
     def _slide_box(self) -> QGroupBox:
@@ -124,7 +129,7 @@ class PredictDock(Dock):
         self.pitch.valueChanged.connect(self._changed)
         self.preview = QCheckBox("Show tiles")
         self.preview.setToolTip("Preview which tiles will be predicted, and the outline of the tissue")
-        self.preview.toggled.connect(lambda _: self._show_preview())
+        self.preview.toggled.connect(self._preview)
         self.cost = QLabel()
         self.cost.setWordWrap(True)
         row = QHBoxLayout()
@@ -142,7 +147,7 @@ class PredictDock(Dock):
         box = QCollapsible("More options")
         self.device = Combo("Where the model runs; auto takes a graphics card if there is one")
         self.device.addItems(["auto", "cpu", "cuda", "mps"])
-        self.device.currentTextChanged.connect(self._forget_cost)
+        self.device.currentTextChanged.connect(self._device_changed)
         self.keep = QCheckBox("Keep on disk, to go on after a stop")
         self.keep.setToolTip("Whole-slide runs are written to the cache folder; the same run goes on where it ended")
         content = QWidget()
@@ -195,7 +200,7 @@ class PredictDock(Dock):
         row = self._rows.get(self.models.currentData())
         if row is None:
             return
-        self.card.show_facts(prediction.model_facts(row, None))
+        self._show_card(row, None)
         if row["kind"] == "bundle":
             self.load(row["path"])
         else:
@@ -214,10 +219,15 @@ class PredictDock(Dock):
         self._bundle = bundle
         self._forget_cost()
         if bundle is not None:
-            self.card.show_facts(prediction.model_facts(self._rows[bundle.id], bundle.manifest))
+            self._show_card(self._rows[bundle.id], bundle.manifest)
             self.pitch.setValue(bundle.manifest.pitch_um)
         self._show_doubts()
         self._changed()
+
+    def _show_card(self, row: dict[str, Any], manifest: Manifest | None) -> None:
+        facts, rest = prediction.model_facts(row, manifest)
+        self.card.show_facts(facts)
+        self.rest.show_facts(rest)
 
     def _stated(self, combo: Combo) -> str:
         return combo.currentText() if combo.currentIndex() > 0 else ""
@@ -303,7 +313,7 @@ class PredictDock(Dock):
 
     def _plan_ready(self, grid: Grid) -> None:
         self._grid = grid
-        self._show_preview()
+        self._show_tiles()
         self._show_state()
         item = self.session.current_slide
         if len(grid) and self._cost is None and item is not None and self._bundle is not None:
@@ -318,11 +328,19 @@ class PredictDock(Dock):
     def _forget_cost(self) -> None:
         self._cost = None
 
-    def _show_preview(self) -> None:
-        on = self.preview.isChecked()
-        self.layers.show_tiles(self._grid if on else None)
-        if self.session.slide is not None:
-            self.layers.show_mask(self.session.slide, on)
+    def _device_changed(self) -> None:
+        self._forget_cost()
+        self._changed()
+
+    def _preview(self, on: bool) -> None:
+        slide = self.session.slide
+        if slide is not None:
+            self._had_outline = self.layers.mask_shown(slide) if on else self._had_outline
+            self.layers.show_mask(slide, on or self._had_outline)
+        self._show_tiles()
+
+    def _show_tiles(self) -> None:
+        self.layers.show_tiles(self._grid if self.preview.isChecked() else None)
 
     def _show_state(self) -> None:
         """What would happen on Predict, or what is missing for it."""
@@ -358,7 +376,7 @@ class PredictDock(Dock):
         item, bundle, grid = self.session.current_slide, self._bundle, self._grid
         if item is None or bundle is None or grid is None or self._running is not None:
             return
-        from napari_he2st.engine.predict import result_facts
+        from napari_he2st.engine.results import result_facts
 
         whole = self.area.currentText() == WHOLE
         store = prediction.store_folder(bundle, item.slide, grid.pitch_um) if whole and self.keep.isChecked() else None

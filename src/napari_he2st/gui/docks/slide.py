@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QCheckBox, QFileDialog, QGroupBox, QHBoxLayout, QLabel, QMessageBox, QPushButton, QVBoxLayout
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QFileDialog,
+    QGroupBox,
+    QHBoxLayout,
+    QLabel,
+    QMessageBox,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_he2st.core.errors import MissingMppError, TruthError
 from napari_he2st.core.schema import facts_of
@@ -106,12 +116,15 @@ class SlideDock(Dock):
         self.load_button.clicked.connect(lambda *_: self._load_section())
         self.fit = QLabel()
         self.fit.setWordWrap(True)
-        row = QHBoxLayout()
+        self.choice = QWidget()
+        row = QHBoxLayout(self.choice)
+        row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(self.sections, 1)
         row.addWidget(self.load_button)
+        self.choice.hide()
         layout = QVBoxLayout(self.measured_box)
         layout.addWidget(self.measured_facts)
-        layout.addLayout(row)
+        layout.addWidget(self.choice)
         layout.addWidget(self.fit)
         self.measured_box.hide()
         return self.measured_box
@@ -220,6 +233,7 @@ class SlideDock(Dock):
         self.fit.setText("")
         self.sections.clear()
         self.sections.addItems(detection.sections)
+        self.choice.show()
         if len(detection.sections) == 1:
             self._load_section()
 

@@ -36,8 +36,14 @@ class SearchCombo(Combo):
         completer.setFilterMode(Qt.MatchFlag.MatchContains)
         completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
         self.lineEdit().editingFinished.connect(self._restore)
+        self.lineEdit().textChanged.connect(self._show_beginning)
 
     def _restore(self) -> None:
         """Text that is no item gives way to the current one."""
         if self.findText(self.currentText()) < 0:
             self.setEditText(self.itemText(self.currentIndex()))
+
+    def _show_beginning(self) -> None:
+        """Of an item too long for the box; not while the user types."""
+        if not self.lineEdit().hasFocus():
+            self.lineEdit().setCursorPosition(0)

@@ -49,9 +49,7 @@ class MapDisplay(QWidget):
             box.valueChanged.connect(lambda _: self._lock(self.low.value(), self.high.value()))
         for box in (self.low_percent, self.high_percent):
             box.valueChanged.connect(lambda _: self._by_percentile())
-        self.lock.toggled.connect(
-            lambda on: self._lock(*self._map.limits) if on and self._map else self._by_percentile()
-        )
+        self.lock.toggled.connect(self._toggle_lock)
         self.maps.activated.connect(lambda _: self._set_colours(self.maps.currentText()))
         self.opacity.valueChanged.connect(lambda percent: self._set_opacity(percent / 100))
 
@@ -108,6 +106,12 @@ class MapDisplay(QWidget):
             self._map.set_limits("locked", low, high)
             quietly(self.lock, self.lock.setChecked, True)
             self._show_limits()
+
+    def _toggle_lock(self, on: bool) -> None:
+        if self._map is not None and on:
+            self._lock(*self._map.limits)
+        else:
+            self._by_percentile()
 
     def _by_percentile(self) -> None:
         low, high = self.low_percent.value(), self.high_percent.value()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QGroupBox, QHBoxLayout, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QGroupBox, QLabel, QPushButton, QWidget
 
 from napari_he2st.gui.widgets.combo import Combo
 
@@ -34,19 +34,14 @@ class PixelSizeForm(QGroupBox):
         self.mpp = _number(0.01, 100, 4, " µm/px", "Micrometres per pixel of the full-resolution image")
         self.distance_um = _number(0.1, 1e6, 1, " µm", "A distance you know, such as that between two spots")
         self.distance_px = _number(1, 1e6, 1, " px", "The same distance in pixels of the full-resolution image")
-        self.distance = QWidget()
-        pair = QHBoxLayout(self.distance)
-        pair.setContentsMargins(0, 0, 0, 0)
-        pair.addWidget(self.distance_um)
-        pair.addWidget(QLabel("="))
-        pair.addWidget(self.distance_px)
         self.button = QPushButton("Use this pixel size")
         self.button.setToolTip("Open the slide with this pixel size; every length depends on it")
         form = QFormLayout(self)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow(self.question)
         form.addRow("Known from", self.preset)
-        form.addRow("Distance", self.distance)
+        form.addRow("Distance", self.distance_um)
+        form.addRow("is in pixels", self.distance_px)
         form.addRow("Pixel size", self.mpp)
         form.addRow(self.button)
         self._form = form
@@ -69,7 +64,8 @@ class PixelSizeForm(QGroupBox):
 
     def _by_preset(self) -> None:
         choice = self.preset.currentData()
-        self._form.setRowVisible(self.distance, choice == "distance")
+        for box in (self.distance_um, self.distance_px):
+            self._form.setRowVisible(box, choice == "distance")
         self.mpp.setEnabled(choice == "number")
         if choice == "distance":
             self._by_distance()

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
 from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Slide
+from napari_he2st.zoo.blocks.graph import mean_of_neighbours, nearest_graph
 from napari_he2st.zoo.blocks.losses import nan_mse, spot_pcc_loss
 from napari_he2st.zoo.blocks.pixels import standardise
 from napari_he2st.zoo.blocks.symmetry import random_symmetry
@@ -169,13 +170,6 @@ class MagNet(Predictor):
         yield from super().fit(batches, recipe)
 
 
-def nearest_graph(positions: Tensor, k: int) -> Tensor:
-    """Which ``k`` other points are nearest to each, float32 (n, n) of 0 and 1; rows receive."""
-    distance = torch.cdist(positions.double(), positions.double()).fill_diagonal_(torch.inf)
-    near = distance.topk(min(k, len(positions) - 1), largest=False).indices
-    return torch.zeros_like(distance, dtype=torch.float32).scatter_(1, near, 1.0)
-
-
 def _mean_of_bins(target: Tensor, owner: Tensor, n: int) -> Tensor:
     """Mean target of the bins that each of ``n`` tiles owns; NaN where there is none."""
     known = target.isfinite().to(target)
@@ -206,8 +200,7 @@ class _GraphLayer(nn.Module):
         nn.init.xavier_uniform_(self.att_weight)
 
     def forward(self, nodes: Tensor, adjacency: Tensor, faithful: bool) -> Tensor:
-        degree = adjacency.sum(1, keepdim=True)
-        mean = adjacency / (degree if faithful else degree.clamp(min=1)) @ nodes
+        mean = mean_of_neighbours(adjacency, nodes, faithful=faithful)
         weight = torch.softmax(nodes @ self.att_weight, dim=0)
         return F.normalize(F.relu((weight * mean) @ self.weight.T), dim=1)
 

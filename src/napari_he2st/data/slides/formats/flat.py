@@ -18,12 +18,21 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
+from napari_he2st.core import cache
 from napari_he2st.core.atomic import atomic_write
 from napari_he2st.core.errors import SlideError
 from napari_he2st.core.paths import cache_folder
 from napari_he2st.data.slides.fingerprint import fingerprint_of
 from napari_he2st.data.slides.pixel_size import PixelSize
-from napari_he2st.data.slides.source import DamagedSlideError, Facts, Source, TileLevel, slide_reader
+from napari_he2st.data.slides.source import (
+    PARSE_ERRORS,
+    DamagedSlideError,
+    Facts,
+    Source,
+    TileLevel,
+    laid_on_white,
+    slide_reader,
+)
 from napari_he2st.data.slides.tiff_metadata import objective_power, pixel_sizes
 
 MAX_PIXELS = 4_000_000_000
@@ -32,11 +41,7 @@ MAX_PIXELS = 4_000_000_000
 MEMORY_BYTES = 64 * 2**20
 """Larger rasters are kept on disk, in the cache folder, and mapped."""
 
-CACHE_BYTES = 16 * 2**30
-"""The oldest rasters on disk are removed above this."""
-
 _TILE_PX = 512
-_ERRORS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, OSError, SyntaxError)  # what decoders raise
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def read_flat(path: Path) -> Source:
         raise
     except UnidentifiedImageError as error:
         raise SlideError("not an image that Pillow knows") from error
-    except (*_ERRORS, Image.DecompressionBombError) as error:
+    except (*PARSE_ERRORS, Image.DecompressionBombError) as error:
         raise SlideError(f"not a readable image ({error})") from error
     height, width, _ = flat.shape
     if height * width > MAX_PIXELS:
@@ -116,7 +121,7 @@ class FlatSource(Source):
                 self._raster = self._decode()
             raster = self._raster
         y, x = row * _TILE_PX, column * _TILE_PX
-        return _rgb(raster[y : y + _TILE_PX, x : x + _TILE_PX])
+        return laid_on_white(raster[y : y + _TILE_PX, x : x + _TILE_PX])
 
     def _decode(self) -> NDArray[np.uint8]:
         if int(np.prod(self._flat.shape)) <= MEMORY_BYTES:
@@ -126,35 +131,33 @@ class FlatSource(Source):
         folder = cache_folder() / "rasters"
         folder.mkdir(exist_ok=True)
         # The fingerprint samples the file; its date tells edits apart that fall between the samples.
-        name = f"{fingerprint_of(self._path)}-{self._path.stat().st_mtime_ns}.npy"
-        target = folder / name
+        target = folder / f"{fingerprint_of(self._path)}-{self._path.stat().st_mtime_ns}.npy"
         if not target.exists():
-            self._make_room(folder)
+            self._check_disk(folder)
             with atomic_write(target, force=True) as aside:
                 mapped = np.lib.format.open_memmap(aside, mode="w+", dtype=np.uint8, shape=self._flat.shape)
+                if hasattr(os, "posix_fallocate"):  # else a disk that fills up ends the process
+                    with aside.open("r+b") as file:
+                        os.posix_fallocate(file.fileno(), 0, mapped.nbytes)
                 self._fill(mapped)
                 mapped.flush()
                 del mapped  # Windows renames no file that is mapped
         os.utime(target)
-        return np.asarray(np.load(target, mmap_mode="r"))
+        mapped = np.load(target, mmap_mode="r")
+        cache.trim()
+        return np.asarray(mapped)
 
     def _fill(self, raster: NDArray[np.uint8]) -> None:
         try:
             self._flat.decode(raster)
-        except (*_ERRORS, Image.DecompressionBombError) as error:
+        except (*PARSE_ERRORS, Image.DecompressionBombError) as error:
             raise DamagedSlideError(
                 f"The image cannot be decoded ({error})", where=self._path, todo="Copy or download it again"
             ) from error
 
-    def _make_room(self, folder: Path) -> None:
-        """Remove the rasters used least lately, and refuse what the disk cannot hold."""
+    def _check_disk(self, folder: Path) -> None:
+        """Refuse what the disk cannot hold."""
         needed = int(np.prod(self._flat.shape))
-        rasters = sorted(folder.glob("*.npy"), key=lambda file: file.stat().st_mtime, reverse=True)
-        total = needed
-        for file in rasters:
-            total += file.stat().st_size
-            if total > CACHE_BYTES:
-                file.unlink(missing_ok=True)
         if shutil.disk_usage(folder).free < needed * 1.05:
             raise SlideError(
                 f"The decoded image needs {needed / 1e9:.1f} GB of disk in the cache folder",
@@ -166,15 +169,6 @@ class FlatSource(Source):
         """Forget the raster."""
         with self._decoding:
             self._raster = None
-
-
-def _rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Grey repeated, transparent pixels laid on white."""
-    channels = pixels.shape[2]
-    if channels in {2, 4}:
-        alpha = pixels[:, :, -1:].astype(np.uint16)
-        pixels = ((pixels[:, :, :-1] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
 
 def _jpeg(path: Path) -> Flat:
@@ -216,7 +210,7 @@ def _pillow(path: Path, image: Image.Image) -> Flat:
 
     def decode(out: NDArray[np.uint8]) -> None:
         with image.convert("RGBA") as converted:
-            out[:] = _rgb(np.asarray(converted))
+            out[:] = laid_on_white(np.asarray(converted))
 
     flat = _described(image, decode)
     return Flat((*flat.shape[:2], 3), decode, flat.facts)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from napari_he2st.core.errors import SlideError
 from napari_he2st.data.slides.pixel_size import PixelSize, number
-from napari_he2st.data.slides.source import Facts, Source, TileError, TileLevel, slide_reader
+from napari_he2st.data.slides.source import Facts, Source, TileError, TileLevel, laid_on_white, slide_reader
 
 _BLOCK_PX = 1024
 """OpenSlide places tiles itself, so blocks are read; larger ones cost less per pixel but more memory."""
@@ -77,11 +77,7 @@ class OpenSlideSource(Source):
             self._reopen(slide)
             raise TileError(f"A block at ({x}, {y}) of level {level} is damaged ({error})") from error
         rgba: NDArray[np.uint8] = np.asarray(image)
-        alpha = rgba[:, :, 3:]
-        if alpha.min() == 255:
-            return rgba[:, :, :3]
-        weighted = rgba[:, :, :3].astype(np.uint16) * alpha + 255 * (255 - alpha.astype(np.uint16))
-        return (weighted // 255).astype(np.uint8)
+        return laid_on_white(rgba)
 
     def _reopen(self, failed: Any) -> None:
         """Replace a handle that failed: OpenSlide refuses everything after an error."""

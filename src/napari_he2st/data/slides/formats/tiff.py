@@ -17,6 +17,7 @@ from PIL import Image
 from napari_he2st.core.errors import SlideError
 from napari_he2st.data.slides.source import (
     MAX_TILE_BYTES,
+    PARSE_ERRORS,
     DamagedSlideError,
     Facts,
     FileBytes,
@@ -24,6 +25,7 @@ from napari_he2st.data.slides.source import (
     TileError,
     TileLevel,
     downsample_of,
+    laid_on_white,
     slide_reader,
 )
 from napari_he2st.data.slides.tiff_metadata import objective_power, pixel_sizes
@@ -51,7 +53,7 @@ def read_tiff(path: Path) -> Source:
             return TiffSource(path, tif)
     except SlideError:
         raise
-    except (tifffile.TiffFileError, ValueError, TypeError, KeyError, IndexError, OSError, RuntimeError) as error:
+    except PARSE_ERRORS as error:
         raise SlideError(f"not a readable TIFF ({error})") from error
 
 
@@ -101,11 +103,10 @@ class TiffSource(Source):
             data = self._file.read(int(planes.offsets[plane, index]), size)
             try:
                 parts.append(planes.decode(data, out if len(planes.offsets) == 1 else None))
-            except (RuntimeError, ValueError, TypeError, OSError) as error:
+            except PARSE_ERRORS as error:
                 message = f"Tile at column {column}, row {row} of level {level} is damaged ({error})"
                 raise TileError(message, todo="Copy the file again if this happens often") from error
-        pixels = parts[0] if len(parts) == 1 else np.concatenate(parts[:3], axis=2)
-        return np.repeat(pixels, 3, axis=2) if pixels.shape[2] < 3 else pixels[:, :, :3]
+        return laid_on_white(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2))
 
     def close(self) -> None:
         """Close the file."""
@@ -197,6 +198,8 @@ def _check_pixels(page: Any) -> None:
         raise SlideError("JPEG 2000 tiles in YCbCr are left to OpenSlide")
     if page.dtype != np.uint8:
         raise SlideError(f"its pixels are {page.dtype}, not 8 bits per colour")
+    if page.samplesperpixel > 4:
+        raise SlideError(f"its pixels have {page.samplesperpixel} channels")
     if page.photometric.name not in {"RGB", "YCBCR", "MINISBLACK"}:
         raise SlideError(f"its pixels are {page.photometric.name}, not RGB")
     if page.tilewidth * page.tilelength * page.samplesperpixel > MAX_TILE_BYTES:

@@ -1,0 +1,166 @@
+"""Encoder features of tiles, and their statistics over a slide's tissue."""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_he2st.core.atomic import atomic_write
+from napari_he2st.core.errors import ModelError
+from napari_he2st.core.paths import cache_folder
+from napari_he2st.core.types import Grid
+from napari_he2st.data.slides.grid import square_grid
+from napari_he2st.data.slides.tissue import tissue_mask
+from napari_he2st.zoo import inputs as kinds
+from napari_he2st.zoo.encoders.build import Encoder, build, spec_of
+
+if TYPE_CHECKING:
+    from napari_he2st.data.slides import Slide
+
+T = TypeVar("T")
+SAMPLE_TILES = 256
+"""Tiles of the tissue from which ``standardise="slide"`` takes its statistics."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What inputs are resolved against: a slide, its spots, the bundle's pixel size, a device."""
+
+    slide: Slide
+    grid: Grid
+    mpp: float
+    device: torch.device
+
+    def tile_mpp(self, mpp: float | str | None) -> float:
+        """Micrometres per pixel of a tile whose spec says ``mpp``."""
+        if mpp == "native":
+            return self.slide.mpp
+        return self.mpp if mpp is None else float(mpp)
+
+
+def ahead(source: Iterator[T], depth: int) -> Generator[T]:
+    """Iterate ``source`` in a thread that runs at most ``depth`` items ahead; errors come through."""
+    items: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+
+    def put(kind: str, value: Any) -> bool:
+        while not stop.is_set():
+            try:
+                items.put((kind, value), timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def work() -> None:
+        try:
+            for item in source:
+                if not put("item", item):
+                    break
+            put("end", None)
+        except BaseException as error:  # noqa: BLE001 - raised again in the consuming thread
+            put("error", error)
+        finally:
+            close = getattr(source, "close", None)
+            if close is not None:
+                close()
+
+    thread = threading.Thread(target=work, daemon=True, name="he2st-reader")
+
+    def iterate() -> Generator[T]:
+        thread.start()
+        try:
+            while True:
+                kind, value = items.get()
+                if kind == "end":
+                    return
+                if kind == "error":
+                    raise value
+                yield value
+        finally:
+            stop.set()
+            thread.join(timeout=10)
+
+    return iterate()
+
+
+def encoder_tile(scene: Scene, spec: kinds.Features) -> tuple[int, float]:
+    """Width in pixels and pixel size at which a field is read: the encoder's own width.
+
+    Reading it so costs a fraction of resizing it afterwards, and encoders at one width share their tiles.
+    """
+    px = spec_of(spec.encoder).px
+    return px, scene.tile_mpp(spec.mpp) * spec.px / px
+
+
+@lru_cache(maxsize=4)
+def encoder_on(name: str, device: torch.device) -> Encoder:
+    """An encoder, ready for inference on a device; the last few stay loaded."""
+    return build(name).to(device).eval()
+
+
+@torch.inference_mode()
+def encode(encoder: Encoder, tiles: Tensor) -> Tensor:
+    """Features of uint8 tiles (n, 3, px, px): float32 (n, dim)."""
+    return encoder(tiles).float()
+
+
+def slide_statistics(scene: Scene, encoder: str, px: int, mpp: float) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of an encoder's features over a fixed sample of the slide's tissue.
+
+    The sample depends on the slide alone, so training and every prediction, of whatever region, use the
+    same numbers. They are kept in the cache folder.
+
+    Returns
+    -------
+    mean, std
+        float32, shape (dim,); a standard deviation of 0 is replaced by 1.
+    """
+    key = f"{scene.slide.fingerprint}|{scene.slide.mpp:.6f}|{encoder}|{px}|{mpp:.6f}|{SAMPLE_TILES}"
+    file = cache_folder() / "statistics" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
+    if file.exists():
+        with np.load(file, allow_pickle=False) as stored:
+            return torch.from_numpy(stored["mean"]), torch.from_numpy(stored["std"])
+    centres = tissue_sample(scene.slide)
+    model = encoder_on(encoder, scene.device)
+    tiles = scene.slide.read_tiles(centres, px, mpp, batch_size=16)
+    features = torch.cat(
+        [
+            encode(model, torch.from_numpy(batch.tiles[batch.ok]).to(scene.device).permute(0, 3, 1, 2)).cpu()
+            for batch in ahead(tiles, depth=2)
+        ]
+    ).double()
+    mean, std = features.mean(dim=0).float(), features.std(dim=0, correction=0).float()
+    std = torch.where(std > 1e-6, std, torch.ones_like(std))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(file, force=True) as aside, aside.open("wb") as stream:
+        np.savez(stream, mean=mean.numpy(), std=std.numpy())
+    return mean, std
+
+
+def tissue_sample(slide: Slide, n: int = SAMPLE_TILES) -> NDArray[np.float64]:
+    """About ``n`` positions (x, y), level-0 pixels, spread evenly over a slide's tissue.
+
+    Raises
+    ------
+    ModelError
+        There is no tissue on the slide.
+    """
+    mask = tissue_mask(slide)
+    width, height = slide.size
+    area_um2 = max(mask.fraction, 1e-6) * width * height * slide.mpp**2
+    pitch_um = float(np.sqrt(area_um2 / n))
+    grid = square_grid(slide, pitch_um, mask=mask)
+    if not len(grid):
+        raise ModelError("No tissue was found on the slide", where=slide.name, todo="Check the tissue mask")
+    return grid.xy
