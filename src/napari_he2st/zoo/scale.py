@@ -117,6 +117,20 @@ class Log10Cp10kPanel(Scale):
         return np.expm1(np.asarray(values, dtype=np.float32) * np.float32(math.log(10)))
 
 
+class Log1pCp10kPanel(Scale):
+    """Natural logarithm of 1 + counts per 10,000 of the panel's genes alone (as in TRIPLEX)."""
+
+    name = "log1p_cp10k_panel"
+
+    def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
+        """``total`` plays no part, for only the panel counts."""
+        return log1p_cp10k(counts)
+
+    def inverse(self, values: NDArray, fitted: dict[str, Any]) -> NDArray[np.float32]:
+        """Counts per 10,000 of the panel."""
+        return np.expm1(np.asarray(values, dtype=np.float32))
+
+
 class Log1pCpmPanel(Scale):
     """Natural logarithm of 1 + counts per million of the panel's genes alone (as in M2ORT)."""
 
@@ -281,6 +295,7 @@ _KINDS: tuple[type[Scale], ...] = (
     Log1pCp10k,
     Log10Cp10k,
     Log10Cp10kPanel,
+    Log1pCp10kPanel,
     Log1pCpmPanel,
     Log2Cpm,
     Log1p,

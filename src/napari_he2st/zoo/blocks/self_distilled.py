@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Expression, Predictor, Recipe, Slide
+from napari_he2st.zoo.base import Expression, Label, Predictor, Recipe, Slide
 from napari_he2st.zoo.blocks.graph import nearest_graph
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.vit import Attention, FeedForward, PreNorm
@@ -28,15 +28,18 @@ class SelfDistilled(Predictor):
     """
 
     unit = Slide()
+    targets: Mapping[str, Expression | Label] = {
+        "expression": Expression("log10_cp10k_panel", panel="hvg:1000"),
+        "counts": Expression("counts"),
+    }
     recipe = Recipe("adam", lr=1e-5, epochs=350, batch_size=1, schedule="step:50:0.9")
     neighbours: int
     within: float | Literal["std"] | None
 
     def _declare(self, tile_px: int, bins: int, likelihood: Likelihood, n_views: int) -> None:
         self.inputs = {"tiles": Tiles(px=tile_px), "grid_xy": Positions(kind="grid", bins=bins)}
-        self.targets = {"expression": Expression("log10_cp10k_panel", panel="hvg:1000")}
-        if likelihood is not None:
-            self.targets["counts"] = Expression("counts")
+        if likelihood is None:
+            self.targets = {"expression": self.targets["expression"]}
         self.likelihood, self.n_views = likelihood, n_views
 
     def _add_count_heads(self, dim: int, n_genes: int) -> None:
