@@ -69,6 +69,10 @@ def train(
         list[str] | None,
         typer.Option("--argument", metavar="NAME=VALUE", help="An argument of the system; repeatable."),
     ] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option("--recipe", metavar="NAME=VALUE", help="Departs from the published recipe: lr=1e-3; repeatable."),
+    ] = None,
     panel: Annotated[
         str | None, typer.Option("--panel", help="Genes to learn: hvg:1000, mean:250, or a file with one per line.")
     ] = None,
@@ -114,6 +118,7 @@ def train(
             panel=genes,
             about=About(name, title, tuple(organ or ()), tuple(species or ()), licence, notes),
             arguments=arguments,
+            recipe=read_pairs(recipe),
             epochs=epochs,
             seed=seed,
             device=device,
