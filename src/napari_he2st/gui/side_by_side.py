@@ -70,15 +70,11 @@ class SideBySide:
         viewer = self._viewer()
         if viewer is None:
             return
+        grid = viewer.canvas.grid
         self._hidden = [layer for layer in viewer.layers if layer.visible]
         self._before = {
             "camera": (viewer.scene.camera.center, viewer.scene.camera.zoom),
-            "grid": (
-                viewer.canvas.grid.enabled,
-                viewer.canvas.grid.stride,
-                viewer.canvas.grid.shape,
-                viewer.canvas.grid.spacing,
-            ),
+            "grid": (grid.enabled, grid.stride, grid.shape, grid.spacing),
             "active": viewer.layers.selection.active,
         }
         self._comparison = comparison
@@ -100,9 +96,9 @@ class SideBySide:
         self._maps[2].set_colormap(DIFFERENCE.name)
         for layer in self._hidden:
             layer.visible = False
-        viewer.canvas.grid.stride, viewer.canvas.grid.shape, viewer.canvas.grid.spacing = 2, (1, -1), SPACING_PX
+        grid.stride, grid.shape, grid.spacing = 2, (1, -1), SPACING_PX
         viewer.canvas.overlays.scale_bar.gridded = True
-        viewer.canvas.grid.enabled = True
+        grid.enabled = True
         if gene is not None:
             self.show_gene(gene)
         viewer.layers.selection.active = self._maps[1].layer
@@ -131,7 +127,8 @@ class SideBySide:
         if viewer is None or self._comparison is None:
             return
         self._comparison = None
-        viewer.canvas.grid.enabled = False
+        grid = viewer.canvas.grid
+        grid.enabled = False
         gc.freeze()  # napari collects garbage at each removal: 0.2 s in a large process, six times
         try:
             for layer in self._layers:
@@ -141,8 +138,8 @@ class SideBySide:
             gc.unfreeze()
         for layer in self._hidden:
             layer.visible = True
-        enabled, viewer.canvas.grid.stride, viewer.canvas.grid.shape, viewer.canvas.grid.spacing = self._before["grid"]
-        viewer.canvas.grid.enabled = enabled
+        enabled, grid.stride, grid.shape, grid.spacing = self._before["grid"]
+        grid.enabled = enabled
         viewer.canvas.overlays.scale_bar.gridded = False
         viewer.scene.camera.center, viewer.scene.camera.zoom = self._before["camera"]
         if self._before["active"] in viewer.layers:
