@@ -124,7 +124,7 @@ def nearest_system(state: Mapping[str, Tensor]) -> str | None:
     best, share = None, 0.5
     for slug in cards():
         try:
-            cls = system(slug)
+            cls: Any = system(slug)
             with torch.device("meta"):
                 keys = set(cls(n_genes=2).state_dict()) if issubclass(cls, Predictor) else set()
         except (He2stError, TypeError):  # unavailable, or cannot be built from its defaults
