@@ -198,8 +198,8 @@ def _expression(model: Predictor | type[Predictor]) -> Expression:
 
 
 def _targets(section: TrainingSection, genes: list[str], model: Predictor, fitted: dict[str, Any]) -> dict[str, Tensor]:
-    """What a section has of the model's targets: expression, and raw counts where they are asked for."""
-    specs = {name: model.targets[name] for name in ("expression", "counts") if name in model.targets}
+    """What a section has of the model's targets: expression, and counts of spots and niches where asked for."""
+    specs = {name: model.targets[name] for name in ("expression", "counts", "niche") if name in model.targets}
     return {
         name: expression_target(section, genes, spec, fitted if name == "expression" else {})
         for name, spec in specs.items()
