@@ -46,7 +46,7 @@ class SpreadingCommand(TyperCommand):
     cls=SpreadingCommand,
     epilog=examples(
         "he2st train ridge --data her2st:C3 her2st:C4 her2st:C5 --holdout her2st:C2 -o breast.he2st",
-        "he2st train ridge --data visium_1 visium_2 --argument n_genes=500 -o mine.he2st",
+        "he2st train ridge --data visium_1 visium_2 --panel hvg:500 -o mine.he2st",
     ),
 )
 def train(
