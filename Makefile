@@ -41,7 +41,7 @@ docs: $(VENV)/.installed-docs
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 bench: $(VENV)/.installed-bench
-	$(BIN)/python -m pytest benchmarks --benchmark-only
+	$(BIN)/python -m pytest benchmarks -s -o timeout=0 -o faulthandler_timeout=0
 
 $(INSTALLED): pyproject.toml .ci/system
 	.ci/system $(PYTHON)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -41,7 +42,36 @@ def zoo() -> str:
     from napari_he2st.zoo.catalogue import models
 
     columns = ("slug", "title", "year", "tasks", "status", "inputs", "licence", "weights")
-    return table(columns, ([row.get(column) for column in columns] for row in models()))
+    rows = [[row.get(column) for column in columns] for row in models()]
+    return table(columns, rows) + learning()
+
+
+def learning() -> str:
+    """How each system did in its learning test, as ``benchmarks/learning.py`` measured it."""
+    file = Path(__file__).with_name("learning.json")
+    figures = json.loads(file.read_text(encoding="utf-8"))
+    columns = ("system", "parameters", "PCC", "p", "MSE", "MSE of the mean", "minutes", "learns")
+    rows = (
+        (
+            slug,
+            f"{f['parameters']:,}",
+            f"{f['pcc']:.3f}",
+            f"{f['p']:.3f}",
+            f"{f['mse']:.3f}",
+            f"{f['mse_mean']:.3f}",
+            f"{f['minutes']:.1f}",
+            "yes" if f["learns"] else "no",
+        )
+        for slug, f in sorted(figures.items(), key=lambda item: -item[1]["pcc"])
+    )
+    return f"\n## Do they learn?\n\n{_LEARNING}\n\n{table(columns, rows)}"
+
+
+_LEARNING = """Every system was trained briefly, at reduced width where `benchmarks/learning.toml` says so, on three
+sections of one HER2+ breast tumour and scored on a fourth of the same patient, over the 250 genes most variable in the
+training sections. PCC is the mean Pearson correlation over spots, p its probability when spots are permuted; errors are
+in the system's own expression scale. It learns if its error is below that of the training mean and p < 0.01. These are
+checks that training works, not a ranking: the published networks are larger and trained for longer."""
 
 
 def registries() -> str:

@@ -48,8 +48,8 @@ def test_pairs_come_first_and_the_rest_is_hidden(viewer, view, comparison, slide
     assert names[1::2][:3] == ["ERBB2, measured", "ERBB2, predicted", "ERBB2, difference"]
     assert all(layer.visible for layer in viewer.layers[:6])
     assert not slide_layer.visible
-    assert viewer.grid.enabled
-    assert (viewer.grid.stride, tuple(viewer.grid.shape)) == (2, (1, -1))
+    assert viewer.canvas.grid.enabled
+    assert (viewer.canvas.grid.stride, tuple(viewer.canvas.grid.shape)) == (2, (1, -1))
     assert viewer.layers[0].data[0] is slide_layer.data[0]
 
 
@@ -73,14 +73,14 @@ def test_the_difference_is_predicted_minus_measured(viewer, view, comparison, sl
 
 def test_leaving_puts_everything_back(viewer, view, comparison, slide_layer):
     before = list(viewer.layers)
-    viewer.camera.zoom = 0.37
+    viewer.scene.camera.zoom = 0.37
     viewer.layers.selection.active = slide_layer
     view.enter(comparison, slide_layer, "ERBB2")
     view.leave()
     assert list(viewer.layers) == before
     assert slide_layer.visible
-    assert not viewer.grid.enabled
-    assert viewer.camera.zoom == pytest.approx(0.37)
+    assert not viewer.canvas.grid.enabled
+    assert viewer.scene.camera.zoom == pytest.approx(0.37)
     assert viewer.layers.selection.active == slide_layer
     assert view.comparison is None
 

@@ -10,7 +10,19 @@ from typing import Annotated
 import typer
 
 from napari_he2st._version import __version__
-from napari_he2st.cli import cache, compare, console, doctor, domains, export, info, models, predict, train
+from napari_he2st.cli import (
+    cache,
+    compare,
+    console,
+    doctor,
+    domains,
+    export,
+    import_weights,
+    info,
+    models,
+    predict,
+    train,
+)
 from napari_he2st.cli.options import examples
 from napari_he2st.core.errors import He2stError
 
@@ -27,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (info, models, predict, train, domains, compare, export, doctor):
+for _module in (info, models, predict, train, import_weights, domains, compare, export, doctor):
     app.add_typer(_module.app)
 app.add_typer(cache.app, name="cache")
 

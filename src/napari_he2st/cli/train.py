@@ -46,7 +46,7 @@ class SpreadingCommand(TyperCommand):
     cls=SpreadingCommand,
     epilog=examples(
         "he2st train ridge --data her2st:C3 her2st:C4 her2st:C5 --holdout her2st:C2 -o breast.he2st",
-        "he2st train ridge --data visium_1 visium_2 --argument n_genes=500 -o mine.he2st",
+        "he2st train ridge --data visium_1 visium_2 --panel hvg:500 -o mine.he2st",
     ),
 )
 def train(
@@ -68,6 +68,10 @@ def train(
     argument: Annotated[
         list[str] | None,
         typer.Option("--argument", metavar="NAME=VALUE", help="An argument of the system; repeatable."),
+    ] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option("--recipe", metavar="NAME=VALUE", help="Departs from the published recipe: lr=1e-3; repeatable."),
     ] = None,
     panel: Annotated[
         str | None, typer.Option("--panel", help="Genes to learn: hvg:1000, mean:250, or a file with one per line.")
@@ -114,6 +118,7 @@ def train(
             panel=genes,
             about=About(name, title, tuple(organ or ()), tuple(species or ()), licence, notes),
             arguments=arguments,
+            recipe=read_pairs(recipe),
             epochs=epochs,
             seed=seed,
             device=device,

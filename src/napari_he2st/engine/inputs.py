@@ -7,6 +7,7 @@ needs. Tiles of the same size and pixel size are read once, whichever inputs use
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,11 +73,31 @@ class Supply:
                 stream.close()
 
     def _resolver(self, spec: Input) -> Callable[[int, NDArray[np.intp]], Any]:
+        if spec.per == "slide" and not isinstance(spec, kinds.TileGraph):
+            return self._whole(replace(spec, per="unit"))
         for kind, make in _RESOLVERS.items():
             if type(spec) is kind:
                 return make(self, spec)
         message = f"No resolver for inputs of kind {type(spec).__name__}"
         raise ModelError(message)
+
+    def _whole(self, spec: Input) -> Callable[[int, NDArray[np.intp]], Any]:
+        """An input of all spots, whatever the batch; where a batch is a slide of its own, of its spots."""
+        every = np.arange(len(self._scene.grid), dtype=np.intp)
+        known: dict[int, Any] = {}
+
+        def values(number: int, rows: NDArray[np.intp]) -> Any:
+            key = number if self.together else 0
+            if key not in known:
+                spots = rows if self.together else every
+                parts = [spots[i : i + _ENCODED] for i in range(0, len(spots), _ENCODED)]
+                batches = [spots] if isinstance(spec, kinds.Positions) else parts
+                whole = Supply({"all": spec}, self._scene, batches, together=self.together)
+                known.clear()
+                known[key] = torch.cat([found["all"] for _, found, _ in whole])
+            return known[key]
+
+        return values
 
     def tiles(self, px: int, mpp: float) -> _TileStream:
         """The stream of tiles of one size, shared by all inputs that need it."""

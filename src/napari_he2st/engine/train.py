@@ -102,6 +102,7 @@ def train(
     folds: Sequence[str] = (),
     arguments: Mapping[str, Any] | None = None,
     panel: str | Sequence[str] | None = None,
+    recipe: Mapping[str, Any] | None = None,
     epochs: int | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -128,6 +129,8 @@ def train(
         Constructor arguments; what the data decide is filled in.
     panel
         See :func:`~napari_he2st.engine.panel.choose_panel`; by default the system's own rule.
+    recipe
+        Fields of :class:`~napari_he2st.zoo.base.Recipe` that depart from the published ones.
     epochs, seed, device
         How to train.
     about
@@ -157,7 +160,8 @@ def train(
     genes = choose_panel([s.adata for s in opened], rule)
     given = dict(arguments or {})
     mpp = opened[0].slide.mpp
-    fit = _Fit(cls, given, list(genes.symbols), mpp, epochs, seed, where, control, validated, patience)
+    departures = {**(recipe or {}), **({} if epochs is None else {"epochs": epochs})}
+    fit = _Fit(cls, given, list(genes.symbols), mpp, departures, seed, where, control, validated, patience)
 
     every = [*opened, *scored, *validated]
     resolved = {s.name: resolve(fit.new_model(), s, fit.mpp, where, control) for s in every}
@@ -194,8 +198,8 @@ def _expression(model: Predictor | type[Predictor]) -> Expression:
 
 
 def _targets(section: TrainingSection, genes: list[str], model: Predictor, fitted: dict[str, Any]) -> dict[str, Tensor]:
-    """What a section has of the model's targets: expression, and raw counts where they are asked for."""
-    specs = {name: model.targets[name] for name in ("expression", "counts") if name in model.targets}
+    """What a section has of the model's targets: expression, and counts of spots and niches where asked for."""
+    specs = {name: model.targets[name] for name in ("expression", "counts", "niche") if name in model.targets}
     return {
         name: expression_target(section, genes, spec, fitted if name == "expression" else {})
         for name, spec in specs.items()
@@ -211,7 +215,7 @@ class _Fit:
     arguments: dict[str, Any]
     genes: list[str]
     mpp: float
-    epochs: int | None
+    recipe: dict[str, Any]
     seed: int
     device: torch.device
     control: Control
@@ -249,7 +253,7 @@ class _Fit:
         fitted = scale_of(target.scale).fit(counts, total, n_measured)
         model.extras["scale"] = fitted
         targets = [_targets(s, self.genes, model, fitted) for s in sections]
-        recipe = model.recipe if self.epochs is None else replace(model.recipe, epochs=self.epochs)
+        recipe = replace(model.recipe, **self.recipe)
         batches = TrainingBatches(
             model,
             [resolved[s.name] for s in sections],

@@ -75,7 +75,6 @@ class SlideLayers:
         self.side_by_side = SideBySide(viewer)
         self._slides: dict[str, Image] = {}
         self._maps: dict[str, GeneMap] = {}
-        self._front: GeneMap | None = None
         self._domains: dict[str, DomainMap] = {}
         self._masks: dict[str, Image] = {}
         self._regions: dict[str, Shapes] = {}
@@ -311,15 +310,12 @@ class SlideLayers:
             self.viewer.layers.insert(0, slide)
         result = self.session.result
         if result in self._maps and result != self._front:
+            self.side_by_side.leave()
             self.show_only(result)
         self._front = result
         current = self._maps.get(result or "")
         if current is not None:
             self._put(current.layer)
-            if current is not self._front:
-                self._front = current
-                self.side_by_side.leave()
-                self.show_only(current.result.name)
             layers = self.viewer.layers
             if self.side_by_side.comparison is None and layers.selection.active not in self._regions.values():
                 layers.selection.active = current.layer  # the status bar shows the active layer's value

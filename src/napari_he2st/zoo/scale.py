@@ -174,6 +174,20 @@ class Log1p(Scale):
         return np.expm1(np.asarray(values, dtype=np.float32))
 
 
+class Log2p(Scale):
+    """Binary logarithm of 1 + counts, whatever the library size (as in HyperST)."""
+
+    name = "log2p"
+
+    def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
+        """``total`` plays no part."""
+        return np.log2(1 + _dense(counts)).astype(np.float32)
+
+    def inverse(self, values: NDArray, fitted: dict[str, Any]) -> NDArray[np.float32]:
+        """Counts."""
+        return np.exp2(np.asarray(values, dtype=np.float32)) - 1
+
+
 class LogShare(Scale):
     """Natural logarithm of a gene's share of a spot's counts, each gene counted once more (as in ST-Net)."""
 
@@ -299,7 +313,7 @@ _KINDS: tuple[type[Scale], ...] = (
     Log1pCpmPanel,
     Log2Cpm,
     Log1p,
-    Log2Counts,
+    Log2p,
     LogShare,
     LogSharePanel,
     ZLog1p,

@@ -120,7 +120,7 @@ def test_side_by_side_follows_the_gene_and_leaves(compared, session, viewer):
     assert view.gene == "BAD"
     dock.side_by_side.setChecked(False)
     assert view.comparison is None
-    assert not viewer.grid.enabled
+    assert not viewer.canvas.grid.enabled
 
 
 def test_groupings_are_compared_where_both_exist(compared):
@@ -142,7 +142,7 @@ def test_removing_a_result_removes_its_comparison(compared, session, viewer):
     session.remove_result("run")
     assert session.comparison is None
     assert dock.table.genes.rowCount() == 0
-    assert not viewer.grid.enabled
+    assert not viewer.canvas.grid.enabled
 
 
 def test_a_new_result_ends_the_side_by_side(compared, session, viewer, slide, measured, square_grid):
@@ -150,7 +150,7 @@ def test_a_new_result_ends_the_side_by_side(compared, session, viewer, slide, me
     dock.side_by_side.setChecked(True)
     session.add_adata(measured(square_grid(), np.ones((35, 1)), ["A"]), slide.name, name="third")
     assert not dock.side_by_side.isChecked()
-    assert not viewer.grid.enabled
+    assert not viewer.canvas.grid.enabled
 
 
 @pytest.mark.parametrize(

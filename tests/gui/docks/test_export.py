@@ -69,7 +69,7 @@ def test_a_table_is_written_with_its_suffix(open_dock, fill, answer, tmp_path, q
     dock.button.click()
     qtbot.waitUntil(lambda: "Written" in dock.status.text.text())
     assert list(pd.read_csv(tmp_path / "table.csv").columns[:3]) == ["spot", "kind", "x_px"]
-    assert dock.button.isEnabled()
+    qtbot.waitUntil(dock.button.isEnabled)
 
 
 def test_an_existing_file_is_replaced_only_when_asked(open_dock, fill, answer, tmp_path, qtbot):

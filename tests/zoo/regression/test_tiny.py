@@ -52,8 +52,8 @@ class _OneBatch:
 
     def __iter__(self):
         targets = {"expression": self.target, "slide": torch.zeros(len(self.target), dtype=torch.int64)}
-        if "counts" in self.model.targets:
-            targets["counts"] = (self.target.exp() * 3).round()
+        counts = (self.target.exp() * 3).round()
+        targets |= {name: counts for name in ("counts", "niche") if name in self.model.targets}
         yield targets, self.model.prepare(**self.inputs)
 
 

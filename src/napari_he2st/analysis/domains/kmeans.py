@@ -52,7 +52,7 @@ def kmeans(
     from sklearn.exceptions import ConvergenceWarning
 
     if n_domains is None:
-        raise He2stError("k-means needs the number of domains", todo="Give it with --n, or use leiden")
+        raise He2stError("k-means needs the number of domains", todo="Say how many, or use leiden")
     embedding = embed(adata, genes=genes, components=components, smooth=smooth)
     check_request(n_domains, len(embedding))
     with warnings.catch_warnings():

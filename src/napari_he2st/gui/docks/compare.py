@@ -66,8 +66,10 @@ class CompareDock(Dock):
         form.addRow("Predicted", self.predicted)
         form.addRow("Measured", self.measured)
         self.body.addLayout(form)
-        for widget in (self.note, self.summary, self.side_by_side, self.search, self.table, self.scatter):
+        for widget in (self.note, self.summary, self.side_by_side, self.search):
             self.body.addWidget(widget)
+        self.body.addWidget(self.table, 1)
+        self.body.addWidget(self.scatter)
         self.button = self.add_button("Compare", "Score every gene and every spot", self._compare)
         self.table_button = self.add_button("Save table…", "Save the scores of all genes as CSV", self._save_table)
         self.report_button = self.add_button("Save report…", "Save figures and scores as one HTML", self._save_report)

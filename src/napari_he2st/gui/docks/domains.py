@@ -71,15 +71,10 @@ class DomainsDock(Dock):
         self.body.addWidget(self.chooser)
         self.body.addWidget(self.note)
         self.body.addLayout(form)
-        for widget in (
-            more,
-            self.legend,
-            self.over,
-            self.agreement,
-            QLabel("Marker genes of the chosen domain"),
-            self.table,
-        ):
+        title = QLabel("Marker genes of the chosen domain")
+        for widget in (more, self.legend, self.over, self.agreement, title):
             self.body.addWidget(widget)
+        self.body.addWidget(self.table, 1)
         self.button = self.add_button("Find domains", "Group the spots by their expression", self._find)
         self.method.currentIndexChanged.connect(lambda _: self._show_options())
         self.listen(self.session.result_added, self.chooser.refill)

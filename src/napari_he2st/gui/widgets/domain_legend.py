@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtCore import QSignalBlocker, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 
@@ -38,6 +38,10 @@ class DomainLegend(QTableWidget):
         self.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         self.cellChanged.connect(self._renamed)
         self.currentCellChanged.connect(lambda row, *_: self.domain_chosen.emit(row) if row >= 0 else None)
+
+    def sizeHint(self) -> QSize:
+        """Room for five domains."""
+        return QSize(280, 140)
 
     def show_domains(self, domains: Domains | None, cell_um2: float | None) -> None:
         """List the domains; without ``cell_um2``, the area of a spot, sizes are in spots alone."""

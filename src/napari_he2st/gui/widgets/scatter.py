@@ -65,7 +65,7 @@ class Scatter(pg.PlotWidget):
 
     def sizeHint(self) -> QSize:
         """A plot that leaves room for a table above it."""
-        return QSize(280, 210)
+        return QSize(280, 190)
 
     def changeEvent(self, event: QEvent) -> None:
         """Follow a change of theme."""

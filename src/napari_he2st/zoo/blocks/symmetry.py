@@ -8,14 +8,20 @@ import torch
 from torch import Tensor
 
 
-def eight_symmetries(images: Tensor) -> list[Tensor]:
-    """All rotations and reflections of square images (…, px, px), the images themselves first.
+def symmetry(images: Tensor, number: int) -> Tensor:
+    """One of the eight rotations and reflections of square images (…, px, px); 0 is the images themselves.
 
-    The innermost step is a quarter turn counter-clockwise, then a vertical, then a horizontal flip.
+    Bit by bit of ``number``, the lowest first: a quarter turn counter-clockwise, a vertical flip, a
+    horizontal flip.
     """
-    turned = [images, torch.rot90(images, 1, (-2, -1))]
-    upright = [*turned, *(view.flip(-2) for view in turned)]
-    return [*upright, *(view.flip(-1) for view in upright)]
+    x = torch.rot90(images, 1, (-2, -1)) if number & 1 else images
+    x = x.flip(-2) if number & 2 else x
+    return x.flip(-1) if number & 4 else x
+
+
+def eight_symmetries(images: Tensor) -> list[Tensor]:
+    """All rotations and reflections of square images, in the order of :func:`symmetry`."""
+    return [symmetry(images, number) for number in range(8)]
 
 
 def mean_over_symmetries(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
@@ -35,8 +41,8 @@ def random_symmetries(*stacks: Tensor) -> list[Tensor]:
     results = []
     for images in stacks:
         result = torch.empty_like(images)
-        for number, view in enumerate(eight_symmetries(images)):
+        for number in drawn.unique().tolist():
             here = (drawn == number).to(images.device)
-            result[here] = view[here]
+            result[here] = symmetry(images[here], number)
         results.append(result)
     return results

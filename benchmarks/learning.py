@@ -1,0 +1,103 @@
+"""Does a system learn? Trained briefly on three real sections, scored on a fourth one of the same patient.
+
+``HE2ST_DATA=… python -m benchmarks.learning [SYSTEM …]`` trains each system of ``learning.toml`` (all of them
+without a name) on her2st C2, C3 and C4 and predicts C5, over the 250 genes most variable in the training
+sections. A system learns if its squared error is below that of the training mean and its mean Pearson
+correlation is above 0 (p < 0.01 when spots are permuted). The figures go into ``docs/learning.json``, which the
+manual's table of the zoo shows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from napari_he2st.analysis.metrics import METRICS
+from napari_he2st.data.slides import Slide
+from napari_he2st.data.truth import read_section
+from napari_he2st.engine.predict import predict
+from napari_he2st.engine.train import train
+from napari_he2st.engine.training_data import TrainingSection, expression_target
+
+SETTINGS = Path(__file__).with_name("learning.toml")
+FIGURES = Path(__file__).parents[1] / "docs" / "learning.json"
+TRAINED, SCORED = ("C2", "C3", "C4"), "C5"
+N_GENES = 250
+N_PERMUTATIONS = 999
+
+
+def learn(slug: str, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Train a system, predict the held-out section, and say how it did."""
+    sections = [read_section(folder / "her2st", name) for name in (*TRAINED, SCORED)]
+    start = time.monotonic()
+    bundle = train(
+        slug,
+        sections[:-1],
+        arguments=settings.get("arguments"),
+        recipe=settings.get("recipe"),
+        panel=f"hvg:{N_GENES}",
+        seed=0,
+        device="cpu",
+    )
+    minutes = (time.monotonic() - start) / 60
+    model = bundle.members[0]
+    opened = [TrainingSection.open(section) for section in sections]
+    spec, fitted = model.targets["expression"], model.extras["scale"]
+    *seen, measured = (expression_target(s, bundle.genes, spec, fitted).numpy() for s in opened)
+    start = time.monotonic()
+    with Slide.open(sections[-1].slide_path, mpp=opened[-1].grid.mpp) as slide:
+        predicted = np.full_like(measured, np.nan)
+        for chunk in predict(bundle, slide, opened[-1].grid, device="cpu"):
+            predicted[chunk.index] = chunk.mean
+    seconds = (time.monotonic() - start) / len(measured) * 1000
+    mse, base = (float(np.nanmean((p - measured) ** 2)) for p in (predicted, np.concatenate(seen).mean(axis=0)))
+    pcc, p_value = permuted_pcc(predicted, measured)
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()) + sum(b.numel() for b in model.buffers()),
+        "pcc": round(pcc, 3),
+        "p": round(p_value, 4),
+        "mse": round(mse, 4),
+        "mse_mean": round(base, 4),
+        "minutes": round(minutes, 1),
+        "s_per_1000": round(seconds, 1),
+        "learns": bool(mse < base and pcc > 0 and p_value < 0.01),
+        "settings": settings,
+    }
+
+
+def permuted_pcc(predicted: NDArray, measured: NDArray) -> tuple[float, float]:
+    """Mean Pearson correlation over genes (undefined counts as 0), and its p value over permuted spots."""
+    pcc = METRICS["pcc"].function
+    rng = np.random.default_rng(0)
+    score = float(np.nan_to_num(pcc(predicted, measured)).mean())
+    by_chance = [
+        float(np.nan_to_num(pcc(predicted[rng.permutation(len(predicted))], measured)).mean())
+        for _ in range(N_PERMUTATIONS)
+    ]
+    return score, (1 + sum(value >= score for value in by_chance)) / (1 + N_PERMUTATIONS)
+
+
+def main() -> None:
+    """Train the named systems and keep their figures."""
+    torch.set_num_threads(1)
+    settings = tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
+    folder = Path(os.environ["HE2ST_DATA"])
+    for slug in sys.argv[1:] or settings:
+        figures = learn(slug, settings[slug], folder)
+        known = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
+        known[slug] = figures
+        FIGURES.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n", encoding="utf-8")
+        print(slug, {name: value for name, value in figures.items() if name != "settings"}, flush=True)
+
+
+if __name__ == "__main__":
+    main()
