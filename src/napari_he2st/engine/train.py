@@ -265,7 +265,7 @@ class _Fit:
         self.control.start(recipe.epochs, f"Fitting {self.cls.__name__}")
         self.history, best = [], None
         for record in model.fit(batches, recipe):
-            if self.validate:
+            if self.validate and "loss" in record:  # not while it only prepares itself
                 record = {**record, "val_pcc": self._validation_pcc(model, resolved)}
                 if best is None or record["val_pcc"] > best[0]:
                     best = record["val_pcc"], len(self.history), copy.deepcopy(model.state_dict())

@@ -14,6 +14,7 @@ from napari_he2st.zoo.guard import safe_import
 from napari_he2st.zoo.weights import find_weights, load_checkpoint, overrides
 
 _SMALL = ("densenet8", "resnet10")
+_DEIT = {"deit_base_patch16_224": "https://dl.fbaipublicfiles.com/deit/deit_base_patch16_224-b5f2ef4d.pth"}
 
 
 def torchvision_network(name: str, n_out: int) -> nn.Module:
@@ -63,15 +64,17 @@ def load_imagenet(trunk: nn.Module, name: str) -> None:
     """Start a trunk from ImageNet weights; entries of another shape, such as the last layer, stay as they are.
 
     The file is the user's own, named ``torchvision:NAME`` in the list of weight files, or else torchvision's
-    (first version), downloaded once and checked against the checksum in its name.
+    (first version; for DeiT its authors', ``deit:NAME``), downloaded once and checked against the checksum in
+    its name.
 
     Raises
     ------
     WeightsError
         There is none, or it cannot be reached.
     """
-    label = f"torchvision:{name}"
+    label = f"{'deit' if name in _DEIT else 'torchvision'}:{name}"
     entries = load_checkpoint(find_weights(label, None)) if label in overrides() else _download(label, name)
+    entries = entries.get("model", entries)
     own = trunk.state_dict()
     fitting = {key: value for key, value in entries.items() if key in own and own[key].shape == value.shape}
     if not fitting:
@@ -84,7 +87,7 @@ def _download(label: str, name: str) -> dict[str, Any]:
     todo = f'Go online, write "{label}" = "/path/to/file" into the list of weight files, or train with imagenet=false'
     if name in _SMALL:
         raise WeightsError(f"Nobody trained {name} on ImageNet", where=label, todo="Train with imagenet=false")
-    url = models.get_model_weights(name)["IMAGENET1K_V1"].url
+    url = _DEIT.get(name) or models.get_model_weights(name)["IMAGENET1K_V1"].url
     try:
         return torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
