@@ -36,6 +36,7 @@ class ExportDock(Dock):
         self.format = Combo("The kind of file")
         for entry in EXPORTERS:
             self.format.add(entry.name, tip=entry.description)
+        self.format.setCurrentText("h5ad")  # the one that loses nothing
         self.about = QLabel(wordWrap=True)
         self.options = OptionsForm()
         self.note = QLabel(wordWrap=True)
