@@ -126,7 +126,7 @@ def run(
     on_end
         Called last in every case.
     ask_on_close
-        True for work that takes minutes: closing the window asks first.
+        True for work that takes minutes: closing the window asks first, and a no lets it go on.
     """
     task = Task(name, control or Control())
     if control is not None:
