@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 from napari.qt import threading as napari_threading
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QEvent, QObject, QThreadPool
+from qtpy.QtCore import QCoreApplication, QEvent, QObject, QThreadPool
 from qtpy.QtWidgets import QWidget
 from superqt.utils import create_worker as create_light_worker
 
@@ -73,8 +73,8 @@ class Task:
             callback(*args)
 
 
-class _CancelOnClose(QObject):
-    """Cancels a task when the main window that its owner lies in is closed."""
+class _EndWithWindow(QObject):
+    """Abandons a task when the main window that its owner lies in is closed."""
 
     def __init__(self, owner: QWidget, task: Task) -> None:
         super().__init__(owner)
@@ -87,7 +87,7 @@ class _CancelOnClose(QObject):
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Let every event pass; note the closing."""
         if event is not None and event.type() == QEvent.Type.Close:
-            self._task.cancel()
+            self._task._abandon()
         return False
 
 
@@ -126,7 +126,7 @@ def run(
     on_end
         Called last in every case.
     ask_on_close
-        True for work that takes minutes: closing the window asks first.
+        True for work that takes minutes: closing the window asks first, and a no lets it go on.
     """
     task = Task(name, control or Control())
     if control is not None:
@@ -134,7 +134,8 @@ def run(
     worker_of = napari_threading.create_worker if ask_on_close else create_light_worker
     worker = worker_of(_quiet(function, name), *args, _ignore_errors=True, **kwargs)
     task._worker = worker
-    guard = None if owner is None else _CancelOnClose(owner, task)
+    # Where napari asks before it closes, the answer may be no; so that work ends with its owner.
+    guard = None if owner is None or ask_on_close else _EndWithWindow(owner, task)
     if owner is not None:
         owner.destroyed.connect(task._abandon)
 
@@ -171,6 +172,8 @@ def _end_all() -> None:
         task._abandon()
     if running:
         QThreadPool.globalInstance().waitForDone(_EXIT_MS)
+        # Workers are let go when their last signal arrives; other events could start new ones.
+        QCoreApplication.sendPostedEvents(None, QEvent.Type.MetaCall.value)
 
 
 def tell(error: Exception, doing: str) -> None:

@@ -55,7 +55,7 @@ class PredictDock(Dock):
         self._wanted: str | None = None  # name or path of the bundle that is loading or loaded
         self._grid: Grid | None = None
         self._cost: Estimate | None = None
-        self._running: Task | None = None
+        self._run: Task | None = None
         self._had_outline = False  # before the preview showed it
         self._planned = 0  # number of the last plan; answers to earlier ones are dropped
         self.body.addWidget(self._predictor_box())
@@ -261,7 +261,7 @@ class PredictDock(Dock):
 
     def _changed(self, *_: Any) -> None:
         """Forget the plan; a moment later, or after the run that goes on, there is a new one."""
-        if self._running is not None:
+        if self.predicting:
             return
         self._planned += 1
         self._grid = None
@@ -274,7 +274,7 @@ class PredictDock(Dock):
     @qdebounced(timeout=150)
     def _plan_soon(self) -> None:
         item = self.session.current_slide
-        if item is None or self._bundle is None or self._running is not None:
+        if item is None or self._bundle is None or self.predicting:
             return
         if self.area.currentText() == SPOTS:
             grid = self._measured_grid(item.name)
@@ -344,7 +344,7 @@ class PredictDock(Dock):
 
     def _show_state(self) -> None:
         """What would happen on Predict, or what is missing for it."""
-        ready = self._grid is not None and len(self._grid) > 0 and self._running is None
+        ready = self._grid is not None and len(self._grid) > 0 and not self.predicting
         self.run_button.setEnabled(ready)
         if self.session.current_slide is None:
             self.cost.setText("Open a slide first, in the Slide dock.")
@@ -371,10 +371,15 @@ class PredictDock(Dock):
 
     # --- the run
 
+    @property
+    def predicting(self) -> bool:
+        """Whether a prediction goes on."""
+        return self._run is not None and self._run.running
+
     def start(self) -> None:
         """Predict what is planned."""
         item, bundle, grid = self.session.current_slide, self._bundle, self._grid
-        if item is None or bundle is None or grid is None or self._running is not None:
+        if item is None or bundle is None or grid is None or self.predicting:
             return
         from napari_he2st.engine.results import result_facts
 
@@ -388,7 +393,7 @@ class PredictDock(Dock):
         for doubt in result.warnings:
             self.warn(doubt)
         control = Control()
-        self._running = self.run(
+        self._run = self.run(
             work.chunks,
             name=f"Predicting {item.name}",
             can_pause=True,
@@ -401,12 +406,11 @@ class PredictDock(Dock):
 
     def _fill(self, name: str, chunk: Chunk) -> None:
         self.session.fill(name, chunk)
-        if name not in self.session.results and self._running is not None:
-            self._running.cancel()  # nobody waits for it any more
+        if name not in self.session.results and self._run is not None:
+            self._run.cancel()  # nobody waits for it any more
 
     def _ended(self, work: Run, result: Result, control: Control) -> None:
         """Complete, stopped or failed: what is done stays, and can be exported."""
-        self._running = None
         done, total = control.done, len(work.grid)
         if done < total:
             result.warnings.append(f"Stopped after {done:,} of {total:,} tiles; the others are unknown.")
