@@ -222,20 +222,6 @@ class LogSharePanel(LogShare):
         return super().transform(counts, fitted)
 
 
-class Log2Counts(Scale):
-    """Binary logarithm of 1 + counts, whatever the library size (as in HyperST)."""
-
-    name = "log2"
-
-    def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
-        """``total`` plays no part."""
-        return np.log2(1 + _dense(counts)).astype(np.float32)
-
-    def inverse(self, values: NDArray, fitted: dict[str, Any]) -> NDArray[np.float32]:
-        """Counts."""
-        return np.exp2(np.asarray(values, dtype=np.float32)) - 1
-
-
 class ZLog1p(Scale):
     """Natural logarithm of 1 + counts, standardised per gene over the training spots (as in BrST-Net)."""
 
