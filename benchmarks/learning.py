@@ -27,6 +27,7 @@ from napari_he2st.data.truth import read_section
 from napari_he2st.engine.predict import predict
 from napari_he2st.engine.train import train
 from napari_he2st.engine.training_data import TrainingSection, expression_target
+from napari_he2st.zoo.catalogue import card_of
 
 SETTINGS = Path(__file__).with_name("learning.toml")
 FIGURES = Path(__file__).parents[1] / "docs" / "learning.json"
@@ -37,12 +38,15 @@ N_PERMUTATIONS = 999
 
 def learn(slug: str, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Train a system, predict the held-out section, and say how it did."""
+    validate = settings.get("validate", [])
     sections = [read_section(folder / "her2st", name) for name in (*TRAINED, SCORED)]
+    variant = card_of(slug).variants[settings["variant"]] if "variant" in settings else {}
     start = time.monotonic()
     bundle = train(
         slug,
-        sections[:-1],
-        arguments=settings.get("arguments"),
+        [section for section in sections[:-1] if section.name not in validate],
+        validate=[section for section in sections[:-1] if section.name in validate],
+        arguments={**variant, **settings.get("arguments", {})},
         recipe=settings.get("recipe"),
         panel=f"hvg:{N_GENES}",
         seed=0,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_he2st.core.atomic import atomic_write
+from napari_he2st.core.cache import trim
 from napari_he2st.core.errors import ModelError
 from napari_he2st.core.paths import cache_folder
 from napari_he2st.core.types import Grid
@@ -145,6 +146,7 @@ def slide_statistics(scene: Scene, encoder: str, px: int, mpp: float) -> tuple[T
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file, force=True) as aside, aside.open("wb") as stream:
         np.savez(stream, mean=mean.numpy(), std=std.numpy())
+    trim()
     return mean, std
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -150,29 +151,36 @@ def train(
     control = control or Control()
     where = choose_device(device)
     torch.manual_seed(seed)
-    opened = [TrainingSection.open(section) for section in sections]
-    scored = [TrainingSection.open(section) for section in holdout]
-    validated = [TrainingSection.open(section) for section in validate]
     cls = system(name)
     if not issubclass(cls, Predictor):
         raise ModelError("This system is no predictor", where=name, todo="Choose one that he2st models lists as such")
-    rule = panel if panel is not None else _expression(cls).panel or "hvg:1000"
-    genes = choose_panel([s.adata for s in opened], rule)
-    given = dict(arguments or {})
-    mpp = opened[0].slide.mpp
-    departures = {**(recipe or {}), **({} if epochs is None else {"epochs": epochs})}
-    fit = _Fit(cls, given, list(genes.symbols), mpp, departures, seed, where, control, validated, patience)
+    names = [section.name for section in (*sections, *holdout, *validate)]
+    if len(set(names)) < len(names):
+        raise TruthError("A section is named twice", where=", ".join(names), todo="Name every section once")
+    with ExitStack() as stack:
 
-    every = [*opened, *scored, *validated]
-    resolved = {s.name: resolve(fit.new_model(), s, fit.mpp, where, control) for s in every}
-    splits = [
-        fit.score(kind, fit.members(train_on, resolved), train_on, test_on, resolved)
-        for kind, train_on, test_on in _splits(opened, folds)
-    ]
-    members = fit.members(opened, resolved)
-    if scored:
-        splits.append(fit.score("holdout", members, opened, scored, resolved))
-    return _bundle(name, fit, members, opened, splits, about)
+        def open_all(given: Sequence[Section]) -> list[TrainingSection]:
+            found = [TrainingSection.open(section) for section in given]
+            for section in found:
+                stack.callback(section.slide.close)
+            return found
+
+        opened, scored, validated = open_all(sections), open_all(holdout), open_all(validate)
+        rule = panel if panel is not None else _expression(cls).panel or "hvg:1000"
+        genes = list(choose_panel([s.adata for s in opened], rule).symbols)
+        departures = {**(recipe or {}), **({} if epochs is None else {"epochs": epochs})}
+        mpp = opened[0].slide.mpp
+        fit = _Fit(cls, dict(arguments or {}), genes, mpp, departures, seed, where, control, validated, patience)
+        every = [*opened, *scored, *validated]
+        resolved = {s.name: resolve(fit.new_model(), s, fit.mpp, where, control) for s in every}
+        splits = [
+            fit.score(kind, fit.members(train_on, resolved), train_on, test_on, resolved)
+            for kind, train_on, test_on in _splits(opened, folds)
+        ]
+        members = fit.members(opened, resolved)
+        if scored:
+            splits.append(fit.score("holdout", members, opened, scored, resolved))
+        return _bundle(name, fit, members, opened, splits, about)
 
 
 def _splits(
