@@ -191,15 +191,11 @@ class TrainingBatches:
             if spec.per == "slide":
                 inputs[name] = to_device(self._resolved[sections[0]].inputs[name], self._device)
             else:
-                parts = [self._resolved[s].inputs[name][rows[rows[:, 0] == s, 1]] for s in sections]
-                inputs[name] = torch.cat(parts).to(self._device)
+                parts = [take(self._resolved[s].inputs[name], rows[rows[:, 0] == s, 1]) for s in sections]
+                inputs[name] = to_device(_join(spec.per, parts), self._device)
         targets = {
             name: torch.cat([self._targets[s][name][rows[rows[:, 0] == s, 1]] for s in sections]).to(self._device)
             for name in self._targets[sections[0]]
         }
         slide = torch.from_numpy(rows[:, 0].astype(np.int64)).to(self._device)
         return {**targets, "slide": slide}, self._model.prepare(**inputs)
-
-
-def _to(value: Any, device: torch.device) -> Any:
-    return value.to(device) if isinstance(value, Tensor) else value

@@ -7,12 +7,13 @@ import torch
 from PIL import Image
 
 from napari_he2st.zoo.base import Recipe
+from napari_he2st.zoo.blocks.graph import nearest_graph
 from napari_he2st.zoo.regression.deeppt import DeepPT
 from napari_he2st.zoo.regression.gene_dml import SlideEncoder
 from napari_he2st.zoo.regression.histogene import super_resolution_raster
 from napari_he2st.zoo.regression.histospace import HistoSPACE
 from napari_he2st.zoo.regression.m2ort import pillow_bilinear
-from napari_he2st.zoo.regression.magnet import MagNet, nearest_graph
+from napari_he2st.zoo.regression.magnet import MagNet
 from napari_he2st.zoo.regression.ressat import ResSAT
 
 
@@ -78,7 +79,7 @@ def test_magnet_lonely_bin_is_finite_unless_faithful() -> None:
     graph = torch.tensor([[0.0, 1, 0], [1, 0, 0], [0, 0, 0]])
     with torch.inference_mode():
         for faithful in (False, True):
-            out = _magnet(faithful)(bins, graph, nodes, nodes, nodes, nodes, graph, graph)[0]
+            out = _magnet(faithful)(bins, graph, (nodes, nodes), (nodes, nodes), (graph, graph))[0]
             assert bool(out.isfinite().all()) is not faithful
 
 
@@ -88,15 +89,10 @@ def test_magnet_does_not_depend_on_the_order_of_bins() -> None:
     with torch.inference_mode():
         for faithful in (False, True):
             model = _magnet(faithful)
-            level = (nodes, nodes)
-            there = model(bins, nearest_graph(xy, 2), *level, *level, *(nearest_graph(xy, 2),) * 2)[0]
-            back = model(
-                bins[order],
-                nearest_graph(xy[order], 2),
-                *(x[order] for x in level),
-                *level,
-                *(nearest_graph(xy, 2),) * 2,
-            )[0]
+            both, graph = (nodes, nodes), nearest_graph(xy, 2)
+            there = model(bins, graph, both, both, (graph, graph))[0]
+            turned = (nodes[order], nodes[order])
+            back = model(bins[order], nearest_graph(xy[order], 2), turned, both, (graph, graph))[0]
             assert torch.allclose(back, there[order], atol=1e-5) is not faithful
 
 

@@ -29,10 +29,10 @@ def nearest_graph(positions: Tensor, k: int, *, within: float | Literal["std"] |
     length, near = distance.sort(dim=1, stable=True)
     k = min(k, len(positions) - 1)
     length, near = length[:, :k], near[:, :k]
-    if within == "std":
+    if within == "std" and k > 0:
         limit = length.mean(1, keepdim=True) + length.std(1, correction=0, keepdim=True)
     else:
-        limit = torch.full_like(length[:, :1], torch.inf if within is None else within)
+        limit = torch.full_like(length[:, :1], torch.inf if within in (None, "std") else within)
     return torch.zeros_like(distance, dtype=torch.float32).scatter_(1, near, (length <= limit).float())
 
 
