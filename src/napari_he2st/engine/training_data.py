@@ -162,27 +162,29 @@ class TrainingBatches:
         self._model, self._resolved, self._targets = model, resolved, targets
         self._device, self._seed, self._epoch = device, seed, 0
         self.n_slides = len(resolved)
-        self._by_spot = isinstance(model.unit, Spots) and all(spec.per != "slide" for spec in model.inputs.values())
         owner = [np.full(len(r.ok), i) for i, r in enumerate(resolved)]
-        self._rows = np.concatenate(
-            [np.stack([o, np.arange(len(o))], axis=1)[r.ok] for o, r in zip(owner, resolved, strict=True)]
-        )
+        parts = [np.stack([o, np.arange(len(o))], axis=1)[r.ok] for o, r in zip(owner, resolved, strict=True)]
+        self._by_spot = isinstance(model.unit, Spots)
+        # Spots of several sections share a batch unless it comes with something of its whole section.
+        mixed = self._by_spot and all(spec.per != "slide" for spec in model.inputs.values())
+        self._groups = [np.concatenate(parts)] if mixed else parts
         self._size = batch_size
 
     def __len__(self) -> int:
-        return -(-len(self._rows) // self._size) if self._by_spot else self.n_slides
+        if not self._by_spot:
+            return self.n_slides
+        return sum(-(-len(group) // self._size) for group in self._groups)
 
     def __iter__(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
         generator = np.random.default_rng((self._seed, self._epoch))
         self._epoch += 1
-        if not self._by_spot:
-            for number in generator.permutation(self.n_slides).tolist():
-                rows = self._rows[self._rows[:, 0] == number]
-                yield self._batch(rows)
-            return
-        order = generator.permutation(len(self._rows))
-        for start in range(0, len(order), self._size):
-            yield self._batch(self._rows[np.sort(order[start : start + self._size])])
+        batches = []
+        for group in self._groups:
+            size = self._size if self._by_spot else max(len(group), 1)
+            order = generator.permutation(len(group))
+            batches += [group[np.sort(order[start : start + size])] for start in range(0, len(order), size)]
+        for number in generator.permutation(len(batches)).tolist():
+            yield self._batch(batches[number])
 
     def _batch(self, rows: np.ndarray) -> tuple[dict[str, Tensor], dict[str, Any]]:
         sections = np.unique(rows[:, 0]).tolist()
