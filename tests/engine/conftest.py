@@ -18,8 +18,9 @@ from napari_he2st.core.types import Grid
 from napari_he2st.data.slides import Slide
 from napari_he2st.data.slides.grid import square_grid
 from napari_he2st.zoo.base import Predictor
+from napari_he2st.zoo.base import Slide as WholeSlide
 from napari_he2st.zoo.bundle import Bundle
-from napari_he2st.zoo.inputs import Tiles
+from napari_he2st.zoo.inputs import Positions, Tiles
 from napari_he2st.zoo.manifest import Manifest
 
 GENES = ("RED", "GREEN", "BLUE")
@@ -70,6 +71,18 @@ class Random(Colour):
         colour = super().predict(**prepared)
         assert noise is not None
         return colour + torch.from_numpy(noise.normal(3))
+
+
+class Place(Predictor):
+    """Predicts the array position of each spot, and how many spots it sees."""
+
+    unit = WholeSlide()
+    inputs = {"position": Positions(kind="grid", bins=16)}
+    max_spots = 150
+
+    def forward(self, position: Tensor) -> Tensor:
+        n = torch.full((len(position), 1), float(len(position)))
+        return torch.cat([position.float(), n], dim=1)
 
 
 @pytest.fixture
@@ -124,4 +137,6 @@ def grid(slide: Slide) -> Grid:
 @pytest.fixture
 def predictors() -> SimpleNamespace:
     """The awkward predictors by name."""
-    return SimpleNamespace(Colour=Colour, NotFinite=NotFinite, TooWide=TooWide, Hungry=Hungry, Random=Random)
+    return SimpleNamespace(
+        Colour=Colour, NotFinite=NotFinite, TooWide=TooWide, Hungry=Hungry, Random=Random, Place=Place
+    )

@@ -12,6 +12,7 @@ from napari_he2st.core.errors import GeneError, ModelError, StoreError
 from napari_he2st.core.progress import Cancelled, Control
 from napari_he2st.core.schema import check_expression, facts_of
 from napari_he2st.core.types import Region
+from napari_he2st.data.slides.grid import square_grid
 from napari_he2st.engine.predict import estimate, predict, predict_slide
 from napari_he2st.engine.store import read_store
 
@@ -149,3 +150,19 @@ def test_an_empty_grid_and_an_unknown_device_are_refused(predictors, bundle_of, 
         list(predict(bundle_of(predictors.Colour), slide, grid.take(np.zeros(0, dtype=int))))
     with pytest.raises(ModelError, match="nonsense"):
         list(predict(bundle_of(predictors.Colour), slide, grid, device="nonsense"))
+
+
+def test_spots_that_see_each_other_run_in_windows_of_known_positions(predictors, bundle_of, slide, grid) -> None:
+    bundle = bundle_of(predictors.Place)
+    values = collect(predict(bundle, slide, grid), len(grid))
+    assert np.isfinite(values).all()
+    assert values[:, :2].max() < 16
+    assert values[:, 2].max() <= 150 < len(grid)
+
+
+def test_a_finer_grid_shares_the_positions_of_the_trained_one(predictors, bundle_of, slide) -> None:
+    bundle = bundle_of(predictors.Place)
+    fine = square_grid(slide, bundle.manifest.pitch_um / 2, region=Region.box(100, 100, 200, 200))
+    values = collect(predict(bundle, slide, fine), len(fine))
+    expected = (fine.index[:, ::-1] - fine.index[:, ::-1].min(axis=0)) // 2
+    np.testing.assert_array_equal(values[:, :2], expected)

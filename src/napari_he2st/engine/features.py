@@ -35,12 +35,31 @@ SAMPLE_TILES = 256
 
 @dataclass(frozen=True)
 class Scene:
-    """What inputs are resolved against: a slide, its spots, the bundle's pixel size, a device."""
+    """What inputs are resolved against.
+
+    Attributes
+    ----------
+    slide, grid
+        A slide and its spots.
+    mpp
+        Pixel size the predictor was trained at.
+    device
+        Where tensors go.
+    pitch_um
+        Distance of spots it was trained at, the unit of array positions; None is the grid's own. At a finer
+        grid several spots share a position, which is how array-based systems predict super-resolved.
+    """
 
     slide: Slide
     grid: Grid
     mpp: float
     device: torch.device
+    pitch_um: float | None = None
+
+    @property
+    def array_step(self) -> float:
+        """Array positions of the predictor per step of the grid."""
+        return 1.0 if self.pitch_um is None else self.grid.pitch_um / self.pitch_um
 
     def tile_mpp(self, mpp: float | str | None) -> float:
         """Micrometres per pixel of a tile whose spec says ``mpp``."""

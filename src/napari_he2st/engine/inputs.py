@@ -165,7 +165,8 @@ def _positions(supply: Supply, spec: kinds.Positions) -> Callable[[int, NDArray[
 
     def positions(number: int, rows: NDArray[np.intp]) -> Tensor:
         first = column_row[rows if supply.together else slice(None)].min(axis=0)
-        here = column_row[rows] - first
+        # The small surplus keeps whole positions whole where the step is not exact in floating point.
+        here = np.floor((column_row[rows] - first) * supply.scene.array_step + 1e-6).astype(np.int64)
         if spec.bins is not None and int(here.max()) >= spec.bins:
             message = f"The spots span {int(here.max()) + 1} array positions; this predictor knows {spec.bins}"
             raise ModelError(message, todo="Predict a smaller region, or at a coarser pitch")

@@ -125,7 +125,7 @@ def predict(
             panel = [bundle.genes[i] for i in columns]
             target = stack.enter_context(Store.open_run(store, grid, panel, rows, facts))
             size = target.batch_size
-        plan = _plan(bundle.members[0], grid, rows, size)
+        plan = _plan(bundle.members[0], grid, rows, size, bundle.manifest.pitch_um)
         control.start(len(rows), "Predicting")
         if target is not None:
             for chunk in target.finished([window.kept for window in plan]):
@@ -156,7 +156,7 @@ class _Runner:
     ) -> None:
         self._bundle, self._columns, self._seed = bundle, torch.from_numpy(columns).to(device), seed
         self._n_samples, self._options = n_samples, options
-        self._scene = Scene(slide, grid, bundle.manifest.mpp, device)
+        self._scene = Scene(slide, grid, bundle.manifest.mpp, device, bundle.manifest.pitch_um)
         self._members: list[Predictor] = [member.to(device).eval() for member in bundle.members]
 
     def run(self, plan: list[Window]) -> Iterator[Chunk]:
@@ -227,7 +227,7 @@ class _Runner:
         raise ModelError(message, todo="Finished batches are kept; check the bundle's weights")
 
 
-def _plan(model: Predictor, grid: Grid, rows: NDArray[np.intp], size: int) -> list[Window]:
+def _plan(model: Predictor, grid: Grid, rows: NDArray[np.intp], size: int, pitch_um: float) -> list[Window]:
     """How the rows go through the model."""
     if isinstance(model.unit, Spots):
         return batches(rows, size)
@@ -235,7 +235,8 @@ def _plan(model: Predictor, grid: Grid, rows: NDArray[np.intp], size: int) -> li
         unit = type(model.unit).__name__
         raise ModelError(f"{type(model).__name__} predicts in units of {unit}, which this engine cannot run")
     bins = [spec.bins for spec in model.inputs.values() if isinstance(spec, Positions) and spec.bins is not None]
-    return windows(grid, rows, model.max_spots, min(bins, default=None))
+    steps = None if not bins else max(1, int(min(bins) * pitch_um / grid.pitch_um))
+    return windows(grid, rows, model.max_spots, steps)
 
 
 def _core(chunk: Chunk, window: Window) -> Chunk:
@@ -358,7 +359,7 @@ def estimate(
     rows = _rows_in_order(grid, region, "raster")
     columns = gene_columns(bundle, genes)
     middle = rows[len(rows) // 2 :][: 2 * probe_tiles]
-    plan = _plan(bundle.members[0], grid, middle, max(1, len(middle) // 2))
+    plan = _plan(bundle.members[0], grid, middle, max(1, len(middle) // 2), bundle.manifest.pitch_um)
     runner = _Runner(bundle, slide, grid, choose_device(device), columns, 0, 1, {})
     list(runner.run(plan[:1]))  # warms up
     start = time.perf_counter()
