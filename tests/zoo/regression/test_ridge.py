@@ -184,3 +184,25 @@ def test_what_cannot_be_learnt_is_said() -> None:
         _fit(system, [(torch.randn(9, DIM), torch.ones(9, N_GENES))] * 2)
     with pytest.raises(ModelError, match="rank of 7"):
         Ridge(N_GENES, fields=FIELDS, rank=7)
+
+
+def test_a_noisy_section_counts_less_where_precision_counts() -> None:
+    answer, parts = _sections(3, noise=1.0)
+    x, y = parts[0]
+    parts[0] = (x, y + 60 * torch.randn(y.shape, generator=torch.Generator().manual_seed(5)))
+    errors = {}
+    for precise in (False, True):
+        system = Ridge(N_GENES, fields=FIELDS, penalties=[1e-3], precise=precise)
+        _fit(system, parts)
+        errors[precise] = float((system.weight.T / math.sqrt(DIM) - answer).square().mean())
+    assert errors[True] < 0.2 * errors[False]
+
+
+def test_weighing_equal_sections_changes_nothing() -> None:
+    _, [(x, y)] = _sections(1, noise=1.0)
+    weights = []
+    for precise in (False, True):
+        system = Ridge(N_GENES, fields=FIELDS, penalties=[0.1], precise=precise)
+        _fit(system, [(x, y), (x, y + 3)])
+        weights.append(system.weight.numpy())
+    np.testing.assert_allclose(*weights, rtol=1e-4, atol=1e-5)

@@ -53,6 +53,9 @@ class Ridge(Predictor):
     rank
         Predict only this many directions of expression, the leading principal components of the training
         spots; None predicts every gene by itself.
+    precise
+        Weigh sections by the inverse variance of their expression (generalised least squares), so that a
+        shallow, noisy section does not decide the directions; else every spot counts the same.
     penalties
         Candidates among which the penalty is chosen; a single one is taken as it is.
 
@@ -76,6 +79,7 @@ class Ridge(Predictor):
         fields: Iterable[Sequence[Any]] = FIELDS,
         standardise: Literal["slide"] | None = "slide",
         rank: int | None = None,
+        precise: bool = False,
         penalties: Iterable[float] = PENALTIES,
     ) -> None:
         super().__init__()
@@ -86,6 +90,7 @@ class Ridge(Predictor):
             f"feature_{i}": Features(encoder=encoder, px=px, standardise=standardise)
             for i, (encoder, px, *_) in enumerate(fields)
         }
+        self.precise = precise
         self.rank, self.penalties, self.standardised = rank, tuple(penalties), standardise is not None
         scale = torch.cat([_say(*field) for field in fields])
         self.register_buffer("scale", scale, persistent=False)
@@ -119,6 +124,8 @@ class Ridge(Predictor):
             There are no training spots, or no gene varies over them.
         """
         sections = _section_sums(batches, between_genes=self.rank is not None)
+        if self.precise:
+            _weigh(sections)
         solution = _Solution(sections, self.rank)
         if not solution.varies:
             raise ModelError("Nothing can be learnt from these sections, for features or genes do not vary")
@@ -168,7 +175,7 @@ class _Sums:
     Attributes
     ----------
     n
-        Spots.
+        Spots, or their weight.
     x, y
         Sums of features and of genes.
     xx, xy
@@ -179,7 +186,7 @@ class _Sums:
         Genes that are numbers in every spot; the sums of others are 0.
     """
 
-    n: int
+    n: float
     x: Tensor
     y: Tensor
     xx: Tensor
@@ -230,6 +237,21 @@ def _add(sums: dict[int, _Sums], section: int, x: Tensor, y: Tensor, between_gen
     total.measured &= parts.measured
     for name in ("x", "y", "xx", "xy", "yy"):
         getattr(total, name).add_(getattr(parts, name))
+
+
+def _weigh(sections: list[_Sums]) -> None:
+    """Weigh sections by the inverse of their mean variance; the weights of all spots together stay the same."""
+    variances = [float(s.y_variation.sum()) / max(int(s.measured.sum()), 1) / s.n for s in sections]
+    raw = [1 / variance if variance > 0 else 0.0 for variance in variances]
+    total = sum(w * s.n for w, s in zip(raw, sections, strict=True))
+    if not total:
+        return
+    n_spots = sum(s.n for s in sections)
+    for section, weight in zip(sections, raw, strict=True):
+        factor = weight * n_spots / total
+        section.n *= factor
+        for sums in (section.x, section.y, section.xx, section.xy, section.yy):
+            sums.mul_(factor)
 
 
 class _Solution:
