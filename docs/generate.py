@@ -17,7 +17,13 @@ from napari_he2st.core.registry import Registry
 def generate_all(folder: Path) -> None:
     """Write every generated page into ``folder``."""
     folder.mkdir(exist_ok=True)
-    pages = {"cli.md": command_line(), "zoo.md": zoo(), "registries.md": registries(), "reference.md": reference()}
+    pages = {
+        "cli.md": command_line(),
+        "zoo.md": zoo(),
+        "encoders.md": encoders(),
+        "registries.md": registries(),
+        "reference.md": reference(),
+    }
     for name, text in pages.items():
         file = folder / name
         if not file.exists() or file.read_text(encoding="utf-8") != text:
@@ -44,6 +50,31 @@ def zoo() -> str:
     columns = ("slug", "title", "year", "tasks", "status", "inputs", "licence", "weights")
     rows = [[row.get(column) for column in columns] for row in models()]
     return table(columns, rows) + learning()
+
+
+def encoders() -> str:
+    """Every patch encoder, from the table."""
+    from napari_he2st.zoo.encoders.table import encoders as rows
+
+    columns = ("name", "encoder", "input", "feature", "M parameters", "licence", "commercial use", "weights")
+    return table(
+        columns,
+        (
+            (
+                f"`{name}`",
+                spec.title,
+                f"{spec.px} px at {spec.mpp:g} µm/px",
+                spec.dim,
+                f"{spec.parameters_m:g}",
+                spec.licence,
+                spec.commercial_use,
+                spec.note
+                or (spec.weights.repo or "comes with the package" if spec.weights else "downloaded when first used")
+                + (", on request" if spec.gated else ""),
+            )
+            for name, spec in rows().items()
+        ),
+    )
 
 
 def learning() -> str:

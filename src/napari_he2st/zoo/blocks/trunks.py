@@ -72,14 +72,29 @@ def load_imagenet(trunk: nn.Module, name: str) -> None:
     WeightsError
         There is none, or it cannot be reached.
     """
-    label = f"{'deit' if name in _DEIT else 'torchvision'}:{name}"
-    entries = load_checkpoint(find_weights(label, None)) if label in overrides() else _download(label, name)
-    entries = entries.get("model", entries)
+    label, entries = _label(name), imagenet_entries(name)
     own = trunk.state_dict()
     fitting = {key: value for key, value in entries.items() if key in own and own[key].shape == value.shape}
     if not fitting:
         raise WeightsError(f"Nothing in the weights of {label} fits this network", where=label)
     trunk.load_state_dict(fitting, strict=False)
+
+
+def imagenet_entries(name: str) -> dict[str, Any]:
+    """The state dict that :func:`load_imagenet` starts from.
+
+    Raises
+    ------
+    WeightsError
+        There is none, or it cannot be reached.
+    """
+    label = _label(name)
+    entries = load_checkpoint(find_weights(label, None)) if label in overrides() else _download(label, name)
+    return entries.get("model", entries)
+
+
+def _label(name: str) -> str:
+    return f"{'deit' if name in _DEIT else 'torchvision'}:{name}"
 
 
 def _download(label: str, name: str) -> dict[str, Any]:
