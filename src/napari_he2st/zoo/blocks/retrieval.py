@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -14,11 +14,9 @@ from napari_he2st.core.noise import Noise
 from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Spots
 from napari_he2st.zoo.blocks.search import Metric, Search, weighted_mean
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-
-EMBEDDING = "embedding"
-"""Name of the reference's embeddings in its ``obsm``."""
+Bank = dict[str, np.ndarray]
+"""One row per reference spot: float32 ``expression`` in training units and ``embedding``, int64 ``slide`` and
+``row`` in that section, and what a system keeps beside it."""
 
 _SPOTS = 1024
 
@@ -72,8 +70,7 @@ class Retrieval(Predictor):
 
     Notes
     -----
-    ``extras["reference"]`` is the reference: an AnnData of the training spots with their expression in training
-    units as ``X`` and their embeddings in ``obsm``; ``obs`` holds section and row of each.
+    ``extras["reference"]`` is the :data:`Bank` of training spots.
     """
 
     unit = Spots()
@@ -97,7 +94,7 @@ class Retrieval(Predictor):
     def retrieve(self, *, n_neighbours: int | None = None, **prepared: Any) -> Found:
         """The reference spots that look most like each image."""
         query = self.embed_images(**prepared)
-        return find(query, *self._index(query.device), n_neighbours or self.n_neighbours)
+        return find(query, *self.reference_on(query.device), n_neighbours or self.n_neighbours)
 
     def predict(self, *, noise: Noise | None = None, n_neighbours: int | None = None, **prepared: Any) -> Tensor:
         """Expression in training units, float32 (n, genes).
@@ -127,10 +124,9 @@ class Retrieval(Predictor):
         training, bank = self.training, self.extras["reference"]
         self.eval()
         device = next(self.parameters()).device
-        kept = {name: torch.from_numpy(bank.obsm[name]).to(device) for name in self.kept}
-        expression = torch.from_numpy(bank.X).nan_to_num().to(device)
-        bank.obsm[EMBEDDING] = self.embed_all(expression, **kept).cpu().numpy()
-        self._searched = None
+        kept = {name: torch.from_numpy(bank[name]).to(device) for name in self.kept}
+        expression = torch.from_numpy(bank["expression"]).nan_to_num().to(device)
+        self.extras["reference"] = {**bank, "embedding": self.embed_all(expression, **kept).cpu().numpy()}
         self.train(training)
 
     def embed_all(self, expression: Tensor, **kept: Tensor) -> Tensor:
@@ -139,36 +135,31 @@ class Retrieval(Predictor):
         parts = [self.embed_spots(expression[p], **{n: v[p] for n, v in kept.items()}) for p in pieces]
         return torch.cat(parts)
 
-    def _index(self, device: torch.device) -> tuple[Search, Tensor]:
+    def reference_on(self, device: torch.device) -> tuple[Search, Tensor]:
         """The search among the reference, and its expression, on a device."""
         bank = self.extras.get("reference")
-        if bank is None or EMBEDDING not in bank.obsm:
+        if bank is None or "embedding" not in bank:
             name = type(self).__name__
             raise ModelError(f"{name} has no reference to look spots up in", todo="Train it on measured sections")
         known = getattr(self, "_searched", None)
         if known is None or known[0] is not bank or known[1] != device:
-            keys, expression = (torch.from_numpy(np.asarray(a)).to(device) for a in (bank.obsm[EMBEDDING], bank.X))
+            keys, expression = (torch.from_numpy(bank[name]).to(device) for name in ("embedding", "expression"))
             known = self._searched = (bank, device, (Search(keys, self.metric), expression))
         return known[2]
 
 
-def gather(batches: Batches, kept: tuple[str, ...] = ()) -> AnnData:
-    """All training spots of an epoch, section by section in the order of their rows.
+def gather(batches: Batches, kept: tuple[str, ...] = ()) -> Bank:
+    """All training spots of an epoch, section by section in the order of their rows; no embeddings yet.
 
     Parameters
     ----------
     kept
-        Prepared tensors that go into ``obsm``.
+        Prepared tensors that are kept of each spot.
     """
-    from anndata import AnnData
-    from pandas import DataFrame
-
-    parts: list[dict[str, np.ndarray]] = []
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("expression", "slide", "row", *kept)}
     for targets, prepared in batches:
-        part = {name: targets[name] for name in ("expression", "slide", "row")}
-        part |= {name: prepared[name] for name in kept}
-        parts.append({name: value.detach().cpu().numpy() for name, value in part.items()})
-    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    order = np.lexsort((found["row"], found["slide"]))
-    obs = DataFrame({name: found[name][order] for name in ("slide", "row")}, index=[str(i) for i in range(len(order))])
-    return AnnData(found["expression"][order], obs=obs, obsm={name: found[name][order] for name in kept})
+        for name, values in parts.items():
+            values.append((prepared if name in kept else targets)[name].detach().cpu().numpy())
+    bank = {name: np.concatenate(values) for name, values in parts.items()}
+    order = np.lexsort((bank["row"], bank["slide"]))
+    return {name: values[order] for name, values in bank.items()}

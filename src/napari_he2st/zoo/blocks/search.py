@@ -111,6 +111,12 @@ def weighted_mean(values: Tensor, weights: Tensor | None = None) -> Tensor:
     return (share * values.nan_to_num()).sum(1) / share.sum(1)
 
 
+def similarity_mean(similarity: Tensor, values: Tensor) -> Tensor:
+    """Mean over all rows of ``values`` (m, genes), weighted by ``similarity`` (n, m), over those that are a number."""
+    known = values.isfinite()
+    return similarity @ values.nan_to_num() / (similarity @ known.to(similarity))
+
+
 def inverse_square(distance: Tensor) -> Tensor:
     """Weights 1 / distance², that sum to 1 over the last axis."""
     # Relative to the nearest, so that a distance of 0 takes all and nothing overflows.
