@@ -199,5 +199,5 @@ class TrainingBatches:
             name: torch.cat([self._targets[s][name][rows[rows[:, 0] == s, 1]] for s in sections]).to(self._device)
             for name in self._targets[sections[0]]
         }
-        slide = torch.from_numpy(rows[:, 0].astype(np.int64)).to(self._device)
-        return {**targets, "slide": slide}, self._model.prepare(**inputs)
+        slide, row = torch.from_numpy(rows.astype(np.int64)).to(self._device).unbind(1)
+        return {**targets, "slide": slide, "row": row}, self._model.prepare(**inputs)

@@ -159,7 +159,8 @@ class Batches(Protocol):
     """What ``fit`` and ``finish`` iterate: one iteration is one epoch, prepared and on the device.
 
     Each item is ``(targets, prepared)``. ``targets["slide"]`` holds, int64 of shape (n,), which training
-    section each row belongs to, so that a fit can weigh or cross-validate by section.
+    section each row belongs to, so that a fit can weigh or cross-validate by section; ``targets["row"]``, its
+    row there.
     """
 
     n_slides: int

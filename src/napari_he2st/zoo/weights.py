@@ -75,7 +75,7 @@ def overrides() -> dict[str, Path]:
     return {name: path.parent / Path(value).expanduser() for name, value in table.items()}
 
 
-def find_weights(name: str, source: WeightSource | None) -> Path:
+def find_weights(name: str, source: WeightSource | None, *, address: str | None = None) -> Path:
     """The weight file of ``name``: the user's own if there is one, else the published one, checked.
 
     Parameters
@@ -84,6 +84,8 @@ def find_weights(name: str, source: WeightSource | None) -> Path:
         Of the encoder or system.
     source
         Where it is published; None if it can only come from the user.
+    address
+        Where the user can get it then.
 
     Raises
     ------
@@ -98,7 +100,8 @@ def find_weights(name: str, source: WeightSource | None) -> Path:
             raise WeightsError(f"The weights of {name} are not where you said", where=own, todo=_own_file(name))
         return own
     if source is None:
-        raise WeightsError(f"There are no weights to load for {name}", todo=_own_file(name))
+        todo = f"Get them from {address}. {_own_file(name)}" if address else _own_file(name)
+        raise WeightsError(f"There are no weights to load for {name}", where=address, todo=todo)
     path = _packaged(name, source) if source.package is not None else _hub(name, source)
     # The hub's cache names large files by their checksum.
     wanted = source.sha256 or path.resolve().name
