@@ -166,6 +166,8 @@ class Predictor(System, nn.Module):
         ``"cohort"``, or ``"slide"`` for systems trained on the slide they predict.
     members, combine
         Size of the ensemble that training builds, and how it is combined: ``"mean"`` or ``"median"``.
+    samples
+        Draws that are averaged by default; 0 for a system that draws nothing at random.
     faithful
         True is the parity behaviour where the original is broken for users.
     genes
@@ -180,6 +182,7 @@ class Predictor(System, nn.Module):
     fitted: ClassVar[str] = "cohort"
     members: ClassVar[int] = 1
     combine: ClassVar[str] = "mean"
+    samples: ClassVar[int] = 0
     faithful: bool = False
 
     def __init__(self) -> None:
