@@ -43,14 +43,14 @@ class Schedule:
         Numbers that the network knows.
     """
 
-    def __init__(self, betas: NDArray[np.float64], times: Sequence[int] | None = None) -> None:
+    def __init__(self, betas: NDArray[np.float64], times: NDArray[np.int64] | None = None) -> None:
         self.betas = betas
         self.alpha_bar = np.cumprod(1 - betas)
         self.alpha_bar_before = np.append(1.0, self.alpha_bar[:-1])
         self.variance = betas * (1 - self.alpha_bar_before) / (1 - self.alpha_bar)
         self.clean_share = betas * np.sqrt(self.alpha_bar_before) / (1 - self.alpha_bar)
         self.noisy_share = (1 - self.alpha_bar_before) * np.sqrt(1 - betas) / (1 - self.alpha_bar)
-        self.times = np.arange(len(betas)) if times is None else np.asarray(times)
+        self.times = np.arange(len(betas)) if times is None else times
 
     @classmethod
     def linear(cls, n_steps: int, low: float = 1e-4, high: float = 2e-2) -> Schedule:
@@ -125,7 +125,8 @@ def spaced_steps(n_steps: int, spacing: str | int) -> list[int]:
                 return list(range(0, n_steps, stride))
         raise ModelError(f"No whole stride gives {wanted} of {n_steps} steps", todo="Choose another number of steps")
     counts = [int(part) for part in text.split(",")]
-    kept, start = [], 0
+    kept: list[int] = []
+    start = 0
     for number, count in enumerate(counts):
         size = n_steps // len(counts) + (number < n_steps % len(counts))
         if not 1 <= count <= size:

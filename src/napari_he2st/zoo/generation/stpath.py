@@ -193,7 +193,7 @@ class STPath(Predictor):
         context: Tensor | None = None,
         noise: Noise | None = None,
     ) -> Tensor:
-        """Predicted log (1 + counts), float32 (n, genes); rows of ``context`` (n, genes) that are not NaN are known spots."""
+        """Predicted log (1 + counts), float32 (n, genes); rows of ``context`` (n, genes) with numbers are known."""
         genes = self.masked(image)
         if context is not None:
             known = context.isfinite().any(1)
