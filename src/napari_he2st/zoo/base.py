@@ -42,19 +42,34 @@ class Slide:
 
 @dataclass(frozen=True)
 class Pixels:
-    """Unit: cells of a dense lattice of ``pitch_um``."""
+    """Unit: cells of a dense lattice of ``pitch_um``, each predicted by itself.
+
+    Their rows come from ``prepare``, which sees one ``RegionImage`` at a time and returns tensors whose first
+    axis are its cells, row by row; they are prepared once, so that training goes over them many times.
+    ``loss`` gets the cells of a batch of spots.
+    """
 
     pitch_um: float
 
 
 @dataclass(frozen=True)
 class Regions:
-    """Unit: image regions of ``px`` pixels at ``mpp``, holding ``bins`` × ``bins`` output cells."""
+    """Unit: image regions of ``px`` pixels at ``mpp``, holding ``bins`` × ``bins`` output cells.
+
+    ``predict`` returns (n, bins², genes), the cells of a region row by row; or, where the output is
+    ``per="cell"``, one row for each nucleus of the batch. Neighbouring regions share ``overlap`` pixels, a
+    whole and even number of cells; what is kept is each region's core.
+    """
 
     px: int
     mpp: float
     overlap: int = 0
     bins: int = 1
+
+    @property
+    def pitch_um(self) -> float:
+        """Distance of the output cells."""
+        return self.px * self.mpp / self.bins
 
 
 Unit = Spots | Slide | Pixels | Regions
@@ -69,7 +84,9 @@ class Expression:
     scale
         Name of a :class:`~napari_he2st.zoo.scale.Scale`.
     per
-        What a row belongs to.
+        What a row belongs to. ``"spot"``: where the batch holds cells of a lattice or nuclei instead,
+        ``targets["owner"]`` says which of the target's rows each of them lies in, −1 in none. ``"pixel"``: what
+        each cell of a lattice lies in is its own target.
     smooth
         Number of nearest neighbours (the spot itself included) that a training target is averaged
         over, or None.
@@ -92,7 +109,18 @@ class Label:
 
 @dataclass(frozen=True)
 class Output:
-    """What ``predict`` returns: of which kind, in which scale (default: the target's)."""
+    """What ``predict`` returns: of which kind, in which scale (default: the target's).
+
+    Attributes
+    ----------
+    of
+        ``"expression"``, or what else it is.
+    per
+        What a row belongs to: ``"spot"``, ``"cell"``, ``"pixel"`` or ``"slide"``. A system with a slide output
+        sees all of a slide at once and returns a single row.
+    scale, pitch_um
+        Where they are not the target's and the unit's.
+    """
 
     of: str = "expression"
     per: Per = "spot"
@@ -109,7 +137,8 @@ class Recipe:
     optimizer, lr, weight_decay, epochs
         ``"adam"``, ``"adamw"`` or ``"sgd"`` (with momentum 0.9).
     batch_size
-        Units per step.
+        Units per step, or a function of how many units there are to train on. Where rows have owners, it counts
+        spots.
     clip
         Largest norm of the gradient.
     schedule
@@ -121,7 +150,7 @@ class Recipe:
     lr: float = 1e-3
     weight_decay: float = 0.0
     epochs: int = 10
-    batch_size: int = 32
+    batch_size: int | Callable[[int], int] = 32
     clip: float | None = None
     schedule: str | None = None
 
@@ -166,6 +195,9 @@ class Predictor(System, nn.Module):
         ``"cohort"``, or ``"slide"`` for systems trained on the slide they predict.
     members, combine
         Size of the ensemble that training builds, and how it is combined: ``"mean"`` or ``"median"``.
+    draws
+        Random draws that a published prediction averages; 0 where ``predict`` draws nothing at random.
+        Otherwise it is always given ``noise``.
     faithful
         True is the parity behaviour where the original is broken for users.
     genes
@@ -180,6 +212,7 @@ class Predictor(System, nn.Module):
     fitted: ClassVar[str] = "cohort"
     members: ClassVar[int] = 1
     combine: ClassVar[str] = "mean"
+    draws: ClassVar[int] = 0
     faithful: bool = False
 
     def __init__(self) -> None:

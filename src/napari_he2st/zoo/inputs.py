@@ -1,7 +1,8 @@
 """Kinds of input that a system can ask for; each has one resolver in :mod:`napari_he2st.engine.inputs`.
 
 Sizes are in the tile's own pixels at ``mpp`` micrometres per pixel. ``mpp=None`` is the pixel size the
-bundle was trained at; ``"native"`` is the slide's own.
+bundle was trained at; ``"native"`` is the slide's own. An input has one row per unit of the batch; with
+``per="slide"`` it describes the whole slide (or window), whatever the batch.
 """
 
 from __future__ import annotations
@@ -117,3 +118,155 @@ class NeighbourFeatures(Input):
     mpp: Mpp = None
     size: int = 5
     at: Literal["lattice", "tiles"] = "tiles"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiScaleTiles(Input):
+    """Tiles around each spot that show ever more of its surroundings: uint8 (n, scales, 3, px, px).
+
+    Attributes
+    ----------
+    px, mpp
+        Width of every tile, and pixel size of the first.
+    factors
+        Pixel size of each tile over ``mpp``.
+    """
+
+    px: int = 224
+    mpp: Mpp = None
+    factors: tuple[float, ...] = (1.0, 2.0, 4.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionImage(Input):
+    """Image of each region: uint8 (n, 3, px, px), RGB, not normalised, white outside of the slide.
+
+    Where the unit is ``Regions``, the unit says how large a region is. Where it is ``Pixels``, a region is
+    what ``prepare`` sees at once: it gets one image and returns one row for each of its cells, row by row.
+
+    Attributes
+    ----------
+    px, mpp
+        Size of a region where the unit is ``Pixels``; its width has to be a whole number of cells.
+    overlap
+        Pixels that it shares with the next one there; only cells in its core are kept.
+    """
+
+    px: int | None = None
+    mpp: float | None = None
+    overlap: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnnGraph(Input):
+    """Each spot's nearest spots by distance: edges from neighbour to spot, int64 (2, edges).
+
+    Edges are ordered by spot, then from near to far; with ``symmetric`` those that are missing in the other
+    direction follow.
+
+    Attributes
+    ----------
+    k
+        Neighbours of each spot; fewer where there are not as many spots.
+    radius_um
+        Neighbours farther away than this are left out; None keeps all.
+    loops
+        Whether each spot is its own first neighbour, beside the ``k`` others.
+    symmetric
+        Whether an edge in one direction brings the other.
+    """
+
+    per: Per = "slide"
+    k: int = 6
+    radius_um: float | None = None
+    loops: bool = False
+    symmetric: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference(Input):
+    """The bank that training put into ``extras["reference"]``, as tensors by name; None while training.
+
+    The bank is a dict of arrays with one row per reference spot: ``"expression"``, float32 (m, genes), and
+    whatever the system keeps beside it. A bundle holds it as ``reference.h5ad``.
+
+    Attributes
+    ----------
+    training
+        Names of inputs. If there are any, training gets a bank too: expression and these inputs of the
+        other training sections, never of the batch's own.
+    """
+
+    per: Per = "slide"
+    training: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellReference(Input):
+    """Single cells with known types that the user supplies, as tensors by name.
+
+    ``"counts"``: float32 (cells, genes) in the predictor's panel, NaN for genes that were not measured;
+    ``"total"``: counts of each cell over all genes, float32 (cells,); ``"label"``: int64 (cells,), the number
+    of its type in alphabetical order.
+
+    Attributes
+    ----------
+    label
+        Column of ``obs`` that holds the types.
+    """
+
+    per: Per = "slide"
+    label: str = "cell_type"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nuclei(Input):
+    """Which pixels belong to which nucleus, from a label image that the user supplies.
+
+    Where the unit is ``Spots`` or ``Slide``, every spot is a nucleus and the input is its mask: bool
+    (n, px, px). Where it is ``Regions``, it is a label map of the regions: int64 (n, px, px), 0 outside of
+    nuclei, otherwise 1 + the row of the nucleus among those that belong to the batch (in prediction and in
+    targets); nuclei that mostly lie in another region are 0.
+
+    Attributes
+    ----------
+    px, mpp
+        Size of a mask, as of a tile; with ``Regions``, the unit's.
+    """
+
+    px: int | None = None
+    mpp: Mpp = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expression(Input):
+    """Measured expression of each spot: float32 (n, genes), NaN where no spot was measured.
+
+    Attributes
+    ----------
+    scale
+        Name of a scale; None is the target's.
+    """
+
+    scale: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bag(Input):
+    """Encoder features of all tissue of a slide, cut into adjoining tiles.
+
+    A pair: float32 (tiles, dim); centres in micrometres (x, y), float32 (tiles, 2), row by row.
+
+    Attributes
+    ----------
+    encoder, px, mpp
+        As in :class:`Features`.
+    max_tiles
+        Largest number of tiles, spread evenly over the tissue; None takes all.
+    """
+
+    per: Per = "slide"
+    encoder: str = "efficientnet-lite0"
+    px: int = 256
+    mpp: Mpp = None
+    max_tiles: int | None = None
