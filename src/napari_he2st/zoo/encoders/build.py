@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from napari_he2st.core.errors import ModelError, WeightsError
 from napari_he2st.core.registry import unknown_name
+from napari_he2st.zoo.blocks.hipt import HIPT, ViT256
 from napari_he2st.zoo.encoders.colour import ColourTexture
 from napari_he2st.zoo.encoders.fuse import fuse_conv_bn
 from napari_he2st.zoo.encoders.table import EncoderSpec, encoders
@@ -192,5 +193,33 @@ def _timm(spec: EncoderSpec) -> nn.Module:
     return pooled
 
 
-BUILDERS: dict[str, Callable[[EncoderSpec], nn.Module]] = {"timm": _timm, "colour-texture": lambda _: ColourTexture()}
+def hipt_network() -> HIPT:
+    """Both transformers of HIPT, with the user's weight files of ``hipt256`` and ``hipt4k``."""
+    network = HIPT()
+    _fill_hipt("hipt256", network.model256)
+    _fill_hipt("hipt4k", network.model4k)
+    return network.eval()
+
+
+def _hipt256(spec: EncoderSpec) -> nn.Module:
+    network = ViT256()
+    _fill_hipt(spec.name, network)
+    return network
+
+
+def _fill_hipt(name: str, network: nn.Module) -> None:
+    """Fill from a checkpoint as published: the teacher, with prefixes and a head that only training needs."""
+    path = find_weights(name, None)
+    entries = load_checkpoint(path)
+    entries = entries.get("teacher", entries)
+    entries = {key.removeprefix("module.").removeprefix("backbone."): value for key, value in entries.items()}
+    fill_network(network, {k: v for k, v in entries.items() if not k.startswith("head.")}, "key", path)
+
+
+BUILDERS: dict[str, Callable[[EncoderSpec], nn.Module]] = {
+    "timm": _timm,
+    "colour-texture": lambda _: ColourTexture(),
+    "hipt256": _hipt256,
+    "hipt4k": lambda _: hipt_network(),
+}
 """Builder → function of the spec that makes the network."""
