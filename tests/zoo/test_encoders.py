@@ -23,6 +23,8 @@ def test_every_row_of_the_table(name: str) -> None:
     spec = spec_of(name)
     assert spec.builder in BUILDERS
     assert sum(spec.parts) in (0, spec.dim)
+    if spec.gated:
+        pytest.skip("its weights are a file of the user's")
     if spec.weights is not None and spec.weights.package is None:
         pytest.skip("its weights have to be downloaded")
     encoder = build(name)

@@ -36,7 +36,7 @@ def relabel_small(labels: NDArray, min_size: int) -> NDArray[np.intp]:
     owner = np.full(labels.shape, -1, dtype=np.intp)
     for number, part in enumerate(parts):
         owner[part[:, 0], part[:, 1]] = number
-    for number, part in enumerate(parts):
+    for part in parts:
         if not len(part):  # has joined another
             continue
         part = part[np.lexsort((part[:, 1], part[:, 0]))]

@@ -48,7 +48,7 @@ def box_mean(maps: Tensor, size: int) -> Tensor:
 
 
 def gaussian_mean(maps: Tensor, size: float) -> Tensor:
-    """Gaussian mean of (…, rows, columns) with a deviation of ``size / 4``, cut off at ``size``; see :func:`box_mean`."""
+    """Gaussian mean of (…, rows, columns) of deviation ``size / 4``, cut off at ``size``; see :func:`box_mean`."""
     reach = math.ceil(size)
     steps = torch.arange(-reach, reach + 1, device=maps.device, dtype=torch.float64)
     weights = torch.exp(-steps.square() / (2 * (size / 4) ** 2))
@@ -89,20 +89,25 @@ def shifted_mean(encode: Callable[[Tensor], Tensor], image: Tensor, *, margin: i
     """
     height, width = image.shape[-2:]
     shifts = range(0, margin, stride)
-    total: Tensor | None = None
+    total: Tensor | float = 0.0
     for y in shifts:
         for x in shifts:
             maps = encode(image[:, y : height - margin + y, x : width - margin + x])
             cell = (height - margin) // maps.shape[-2]
-            if total is None:
-                total = maps.new_zeros(maps.shape[0], height // cell, width // cell)
             top, left = y // cell, x // cell
-            total[:, top : top + maps.shape[1], left : left + maps.shape[2]] += maps
-    assert total is not None  # noqa: S101 - there is always a shift
-    total /= len(shifts) ** 2
-    total[:, -(margin // cell) :] = 0
-    total[:, :, -(margin // cell) :] = 0
-    return total
+            around = (left, margin // cell - left, top, margin // cell - top)
+            total = total + F.pad(maps, around)
+    mean = torch.as_tensor(total) / len(shifts) ** 2
+    mean[:, -(margin // cell) :] = 0
+    mean[:, :, -(margin // cell) :] = 0
+    return mean
+
+
+def cell_positions(centre_um: Tensor, side: int, pitch_um: float) -> Tensor:
+    """Micrometres (x, y) of ``side`` × ``side`` cells around a centre (x, y), row by row: (side², 2)."""
+    steps = (torch.arange(side, device=centre_um.device) - (side - 1) / 2) * pitch_um
+    y, x = torch.meshgrid(steps, steps, indexing="ij")
+    return centre_um + torch.stack([x.flatten(), y.flatten()], dim=1)
 
 
 def owner_mean(cells: Tensor, owner: Tensor, n: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -10,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Batches, Expression, Label, Output, Pixels, Predictor, Recipe
+from napari_he2st.zoo.base import Batches, Expression, Input, Label, Output, Pixels, Predictor, Recipe
+from napari_he2st.zoo.blocks.cells import cell_regions
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.rasters import owner_mean
 from napari_he2st.zoo.encoders.dense import CELL_PX, dense_encoder, dense_spec
-from napari_he2st.zoo.inputs import RegionImage
 
 _MPP = 0.5
 _FLOOR = 0.01
@@ -44,8 +45,8 @@ class SuperPixels(Predictor):
         Width and number of hidden layers.
     standardise
         Give each feature mean 0 and standard deviation 1 over the cells that are trained on.
-    region_px
-        Pixels of 0.5 µm of the image that the encoder sees at once, without its surroundings; a multiple of 256.
+    region_cells
+        Cells on a side of the region that is encoded at once, without its surroundings; a multiple of 16.
     """
 
     unit = Pixels(CELL_PX * _MPP)
@@ -64,15 +65,14 @@ class SuperPixels(Predictor):
         dim: int = 256,
         depth: int = 4,
         standardise: bool = False,
-        region_px: int = 2048,
+        region_cells: int = 128,
     ) -> None:
         super().__init__()
         spec = dense_spec(encoder)
-        overlap = 2 * spec.margin_px
-        self.inputs = {"image": RegionImage(px=region_px + overlap, mpp=_MPP, overlap=overlap)}
+        self.inputs: dict[str, Input] = {"image": cell_regions(spec, region_cells, _MPP)}
         self.encoder, self.standardise = encoder, standardise
         widths = [spec.dim if feature_dim is None else feature_dim, *[dim] * depth]
-        self.net_lat = nn.ModuleList(_Layer(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.net_lat = nn.ModuleList(_Layer(a, b) for a, b in pairwise(widths))
         self.net_out = _Layer(dim, n_genes)
 
     def prepare(self, *, image: Tensor) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +84,7 @@ class Hemit(Predictor):
         )
         self.downsampling_layers = nn.ModuleList(
             nn.Sequential(nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
-            for a, b in zip(widths[:-1], widths[1:], strict=True)
+            for a, b in pairwise(widths)
         )
         self.resnet_blocks = nn.ModuleList(_Residual(widths[-1]) for _ in range(n_blocks))
         self.swinT = Swin(tile_px, patch_px, swin_dim, swin_depths, swin_heads)
@@ -196,7 +197,7 @@ class GatedCrossAttention(nn.Module):
         )
 
     def forward(self, here: Tensor, there: Tensor) -> Tensor:
-        """This map (n, dim, rows, columns), attended positions replaced; ``there`` is (n, dim_in, …)."""
+        """The map ``here`` (n, dim, rows, columns), attended positions replaced; ``there`` is (n, dim_in, …)."""
         there = self.swinT_transform(there)
         for block in self.upsample_blocks:
             there = block(there)

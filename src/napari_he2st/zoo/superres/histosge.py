@@ -86,7 +86,7 @@ class HisToSGE(Predictor):
         return state, F.relu(self.gene_head(state))
 
     def predict(self, *, features: Tensor, grid_xy: Tensor, noise: Noise | None = None) -> Tensor:
-        """ln (1 + CP10k), float32 (spots, genes), run by run."""
+        """Expression, ln (1 + CP10k), float32 (spots, genes), run by run."""
         n_runs = -(-len(features) // self.run)
         runs = zip(features.tensor_split(n_runs), grid_xy.tensor_split(n_runs), strict=True)
         return torch.cat([self(some[None], there[None])[1][0] for some, there in runs])

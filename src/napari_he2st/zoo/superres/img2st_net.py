@@ -22,10 +22,10 @@ from napari_he2st.zoo.base import (
     make_optimizer,
     make_schedule,
 )
+from napari_he2st.zoo.blocks.image_quality import WINDOW, joint_range, structural_similarity
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.pixels import standardise
 from napari_he2st.zoo.blocks.rasters import owner_mean
-from napari_he2st.zoo.blocks.image_quality import WINDOW, joint_range, structural_similarity
 from napari_he2st.zoo.blocks.trunks import load_imagenet, torchvision_network
 from napari_he2st.zoo.inputs import RegionImage
 
@@ -104,7 +104,7 @@ class Img2STNet(Predictor):
         return predicted.flatten(2).transpose(1, 2), features.flatten(2).transpose(1, 2)
 
     def predict(self, *, images: Tensor, noise: Noise | None = None) -> Tensor:
-        """ln (1 + counts), float32 (n, bins², genes)."""
+        """Expression, ln (1 + counts), float32 (n, bins², genes)."""
         return self(images)[0]
 
     def loss(self, targets: Mapping[str, Tensor], *, images: Tensor) -> Tensor:
