@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,8 @@ def choose_panel(sections: Sequence[AnnData], rule: str | Sequence[str] = "hvg:1
     sections
         Training sections with ``layers["counts"]``; nothing else may decide the panel.
     rule
-        ``"hvg:N"``: the N with the largest variance of log1p CP10k over all spots; ``"mean:N"``: the N with
-        the highest mean count; ``"all"``; or a list of symbols.
+        ``"hvg:N"``: the N with the largest variance of log1p CP10k over all spots; ``"var:N"``: of the counts
+        themselves; ``"mean:N"``: the N with the highest mean count; ``"all"``; or a list of symbols.
 
     Raises
     ------
@@ -46,9 +46,9 @@ def choose_panel(sections: Sequence[AnnData], rule: str | Sequence[str] = "hvg:1
     kind, _, number = rule.partition(":")
     if kind == "all":
         return GeneSet(tuple(in_order), "all", rule)
-    if kind not in ("hvg", "mean") or not number.isdigit() or int(number) < 1:
-        raise GeneError(f"There is no panel rule {rule!r}", todo="Use hvg:N, mean:N, all, or a list of genes")
-    score = expression_variance(sections, in_order) if kind == "hvg" else _mean_counts(sections, in_order)
+    if kind not in _RULES or not number.isdigit() or int(number) < 1:
+        raise GeneError(f"There is no panel rule {rule!r}", todo="Use hvg:N, var:N, mean:N, all, or a list of genes")
+    score = _RULES[kind](sections, in_order)
     best = np.sort(np.argsort(-score, kind="stable")[: int(number)])
     return GeneSet(tuple(in_order[i] for i in best), rule, rule)
 
@@ -66,8 +66,24 @@ def expression_variance(sections: Sequence[AnnData], genes: Sequence[str]) -> ND
 
 
 def _mean_counts(sections: Sequence[AnnData], genes: Sequence[str]) -> NDArray[np.float64]:
-    sums = [
-        np.asarray(s.layers[keys.COUNTS].sum(axis=0)).ravel()[s.var_names.get_indexer(list(genes))] for s in sections
-    ]
+    sums = [np.asarray(counts.sum(axis=0)).ravel() for counts in _counts(sections, genes)]
     mean: NDArray[np.float64] = np.sum(sums, axis=0) / sum(s.n_obs for s in sections)
     return mean
+
+
+def _count_variance(sections: Sequence[AnnData], genes: Sequence[str]) -> NDArray[np.float64]:
+    squares = [np.asarray(counts.multiply(counts).sum(axis=0)).ravel() for counts in _counts(sections, genes)]
+    mean = _mean_counts(sections, genes)
+    variance: NDArray[np.float64] = np.sum(squares, axis=0) / sum(s.n_obs for s in sections) - np.square(mean)
+    return variance
+
+
+def _counts(sections: Sequence[AnnData], genes: Sequence[str]) -> Iterator[Any]:
+    """Counts of some genes, sparse, float64, section by section."""
+    from scipy.sparse import csr_array
+
+    for section in sections:
+        yield csr_array(section.layers[keys.COUNTS][:, section.var_names.get_indexer(list(genes))], dtype=np.float64)
+
+
+_RULES = {"hvg": expression_variance, "var": _count_variance, "mean": _mean_counts}

@@ -75,6 +75,12 @@ class Counts(Scale):
         return np.asarray(values, dtype=np.float32)
 
 
+class Intensity(Counts):
+    """Brightness of a stain or another number that stays as it is."""
+
+    name = "intensity"
+
+
 class Log1pCp10k(Scale):
     """Natural logarithm of 1 + counts per 10,000 of all genes."""
 
@@ -254,28 +260,41 @@ class ZLog1pCp10k(ZLog1p):
         return log1p_cp10k(_dense(counts), total)
 
 
-class MinMaxLog10(Scale):
-    """Decadic logarithm of 1 + counts, brought to 0 … 1 per gene over the training spots (as in EGN)."""
+class MinMax(Scale):
+    """Counts brought to 0 … 1 per gene over the training spots (as in iStar)."""
 
-    name = "minmax_log10"
+    name = "minmax"
 
-    def _logs(self, counts: Any, total: NDArray | None) -> NDArray:
-        return np.log10(1 + _dense(counts))
+    def _values(self, counts: Any, total: NDArray | None) -> NDArray:
+        return _dense(counts)
 
     def fit(self, counts: Any, total: NDArray | None = None, n_measured: int | None = None) -> dict[str, Any]:
         """Smallest value and range of each gene; one that does not vary has range 1."""
-        logs = self._logs(counts, total)
-        low = np.nanmin(logs, axis=0)
-        span = np.nanmax(logs, axis=0) - low
+        values = self._values(counts, total)
+        low = np.nanmin(values, axis=0)
+        span = np.nanmax(values, axis=0) - low
         return {"low": low, "span": np.where(span > 0, span, 1.0)}
 
     def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
         """Spots outside the training range lie outside 0 … 1."""
-        return ((self._logs(counts, total) - fitted["low"]) / fitted["span"]).astype(np.float32)
+        return ((self._values(counts, total) - fitted["low"]) / fitted["span"]).astype(np.float32)
+
+    def inverse(self, values: NDArray, fitted: dict[str, Any]) -> NDArray[np.float32]:
+        """Counts."""
+        return (values * fitted["span"] + fitted["low"]).astype(np.float32)
+
+
+class MinMaxLog10(MinMax):
+    """Decadic logarithm of 1 + counts, brought to 0 … 1 per gene over the training spots (as in EGN)."""
+
+    name = "minmax_log10"
+
+    def _values(self, counts: Any, total: NDArray | None) -> NDArray:
+        return np.log10(1 + _dense(counts))
 
     def inverse(self, values: NDArray, fitted: dict[str, Any]) -> NDArray[np.float32]:
         """What was counted before the logarithm."""
-        return (10 ** (values * fitted["span"] + fitted["low"]) - 1).astype(np.float32)
+        return (10 ** super().inverse(values, fitted) - 1).astype(np.float32)
 
 
 class MinMaxLog10Cp10k(MinMaxLog10):
@@ -283,7 +302,7 @@ class MinMaxLog10Cp10k(MinMaxLog10):
 
     name = "minmax_log10_cp10k"
 
-    def _logs(self, counts: Any, total: NDArray | None) -> NDArray:
+    def _values(self, counts: Any, total: NDArray | None) -> NDArray:
         return Log10Cp10k().transform(_dense(counts), {}, total)
 
 
@@ -304,9 +323,11 @@ _KINDS: tuple[type[Scale], ...] = (
     LogSharePanel,
     ZLog1p,
     ZLog1pCp10k,
+    MinMax,
     MinMaxLog10,
     MinMaxLog10Cp10k,
     Counts,
+    Intensity,
 )
 SCALES: dict[str, Scale] = {kind.name: kind() for kind in _KINDS}
 """Every scale by name."""

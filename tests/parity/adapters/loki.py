@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from tests.parity.fill import fill_model, inputs_of
-from torch.nn import functional as F
 
 from napari_he2st.zoo.blocks.bpe import clip_tokeniser
 from napari_he2st.zoo.blocks.point_drift import rigid_fit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 from functools import cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -71,7 +72,7 @@ class Tokeniser:
         parts = [self._letters[byte] for byte in word.encode()]
         parts[-1] += _END
         while len(parts) > 1:
-            pairs = list(zip(parts, parts[1:], strict=False))
+            pairs = list(pairwise(parts))
             pair = min(pairs, key=lambda pair: self._rank.get(pair, len(self._rank)))
             if pair not in self._rank:
                 break

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from napari_he2st.core.errors import ModelError, WeightsError
 from napari_he2st.core.registry import unknown_name
+from napari_he2st.zoo.blocks.hipt import HIPT
 from napari_he2st.zoo.blocks.trunks import imagenet_entries, torchvision_network
 from napari_he2st.zoo.encoders.colour import ColourTexture
 from napari_he2st.zoo.encoders.fuse import fuse_conv_bn
@@ -161,12 +162,23 @@ def published_network(spec: EncoderSpec) -> nn.Module:
     network = network_of(spec)
     if spec.builder == "colour-texture":
         return network.eval()
+    if spec.builder == "hipt4k":
+        return hipt_network()
     if spec.builder == "torchvision" and spec.weights is None and spec.name not in overrides():
         entries, path = imagenet_entries(spec.architecture), Path(f"torchvision:{spec.architecture}")
     else:
         path = find_weights(spec.name, spec.weights)
         entries = load_checkpoint(path)
     fill_network(network, _own_entries(spec, entries, path), spec.match, path)
+    return network.eval()
+
+
+def hipt_network() -> HIPT:
+    """Both transformers of HIPT, with the user's weight files of ``hipt256`` and ``hipt4k``."""
+    network = HIPT()
+    for name, part in (("hipt256", network.model256), ("hipt4k", network.model4k)):
+        spec, path = spec_of(name), find_weights(name, None)
+        fill_network(part, _own_entries(spec, load_checkpoint(path), path), spec.match, path)
     return network.eval()
 
 
@@ -287,15 +299,16 @@ def _torchvision(spec: EncoderSpec) -> nn.Module:
 
 
 def _own(spec: EncoderSpec) -> nn.Module:
-    """A network written here, ``module:class`` of this folder."""
+    """A network written here, ``module:class`` of the zoo."""
     module, _, name = spec.architecture.partition(":")
-    return getattr(import_module(f"napari_he2st.zoo.encoders.{module}"), name)(**spec.arguments)
+    return getattr(import_module(f"napari_he2st.zoo.{module}"), name)(**spec.arguments)
 
 
 BUILDERS: dict[str, Callable[[EncoderSpec], nn.Module]] = {
     "timm": lambda spec: create_timm(spec.architecture, spec.arguments),
     "torchvision": _torchvision,
     "own": _own,
+    "hipt4k": lambda _: HIPT(),
     "colour-texture": lambda _: ColourTexture(),
 }
 """Builder → function of the spec that makes the published network with random weights."""

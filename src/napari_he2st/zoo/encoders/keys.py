@@ -71,6 +71,12 @@ def from_open_clip(entries: Entries) -> Entries:
     return _as_clip(found)
 
 
+def from_dino(entries: Entries) -> Entries:
+    """A network that DINO trained, without the prefixes of its training and its head."""
+    found = {re.sub(r"^(?:module\.)?(?:backbone\.)?", "", key): entry for key, entry in entries.items()}
+    return {key: entry for key, entry in found.items() if not key.startswith("head.")}
+
+
 def _renamed(entries: Entries, rules: tuple[tuple[str, str], ...]) -> Entries:
     """The entries that a rule names, queries, keys and values of a layer joined; the others are left out."""
     found: Entries = {}
@@ -106,5 +112,6 @@ CONVERSIONS: dict[str, Callable[[Entries], Entries]] = {
     "transformers": from_transformers,
     "transformers-clip": from_transformers_clip,
     "open-clip": from_open_clip,
+    "dino": from_dino,
 }
 """Value of :attr:`EncoderSpec.match` → function of the published entries that gives ours."""

@@ -82,7 +82,7 @@ class EncoderSpec:
     stages: tuple[int, ...] = ()
     parts: tuple[int, ...] = ()
     gated: bool = False
-    match: Literal["key", "position", "transformers", "transformers-clip", "open-clip"] = "key"
+    match: Literal["key", "position", "transformers", "transformers-clip", "open-clip", "dino"] = "key"
     inside: str = ""
     prefix: str = ""
     left_out: tuple[str, ...] = ()

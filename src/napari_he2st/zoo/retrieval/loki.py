@@ -1,4 +1,4 @@
-"""Loki: OmiCLIP, a model of images and sentences of genes, and what is read off it (Chen et al., Nature Methods 2025)."""
+"""Loki: OmiCLIP, a model of images and sentences of genes, and its uses (Chen et al., Nature Methods 2025)."""
 
 from __future__ import annotations
 
