@@ -17,7 +17,9 @@ def run(case: dict) -> dict:
     graph = knn_graph(x["xy"].numpy(), config["num_neigh"])
     edges = edges_in(graph).flip(1)
     near, n = torch.from_numpy(graph.toarray()), len(x["xy"])
-    drop = {kernel: staig.drop_probability(x["img_emb"].numpy(), edges, kernel) for kernel in ("euclidean", "rbf", "cosine")}
+    drop = {
+        kernel: staig.drop_probability(x["img_emb"].numpy(), edges, kernel) for kernel in ("euclidean", "rbf", "cosine")
+    }
     dense = {kernel: torch.zeros(n, n, dtype=torch.float64) for kernel in drop}
     for kernel, probability in drop.items():
         dense[kernel][edges[:, 0], edges[:, 1]] = probability
@@ -32,7 +34,8 @@ def run(case: dict) -> dict:
     feat, graph = x["feat"].double(), propagation(edges, n).double()
     kept = [staig.drop_edges(edges, drop["euclidean"], x[f"edge_u{i}"]) for i in (1, 2)]
     z1, z2 = (
-        model(feat * (1 - x[f"feat_mask{i}"]), propagation(view.T, n).double()) for i, view in zip((1, 2), kept, strict=True)
+        model(feat * (1 - x[f"feat_mask{i}"]), propagation(view.T, n).double())
+        for i, view in zip((1, 2), kept, strict=True)
     )
     tau = config["tau"]
     together = (x["batch"][:, None] == x["batch"]).double()

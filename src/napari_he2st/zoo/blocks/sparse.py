@@ -86,9 +86,7 @@ class Module(nn.Module):
         return self.module(x)
 
 
-def student_t(
-    z: Tensor, centres: Tensor, alpha: float = 1.0, eps: float = 0.0, power: float | None = None
-) -> Tensor:
+def student_t(z: Tensor, centres: Tensor, alpha: float = 1.0, eps: float = 0.0, power: float | None = None) -> Tensor:
     """Soft assignment to clusters by Student's t (Xie et al. 2016): float (n, clusters), rows sum to 1.
 
     ``power`` is (alpha + 1) / 2 by default.

@@ -137,9 +137,7 @@ class Encoder(nn.Module):
 class Network(nn.Module):
     """Encoder and projection; the embedding is the projection's output."""
 
-    def __init__(
-        self, n_in: int, dim: int, projection_dim: int, *, depth: int = 1, activation: str = "prelu"
-    ) -> None:
+    def __init__(self, n_in: int, dim: int, projection_dim: int, *, depth: int = 1, activation: str = "prelu") -> None:
         super().__init__()
         self.encoder = Encoder(n_in, dim, depth, activation)
         self.fc1, self.fc2 = nn.Linear(dim, projection_dim), nn.Linear(projection_dim, dim)
