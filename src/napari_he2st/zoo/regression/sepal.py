@@ -129,7 +129,7 @@ class SEPAL(Predictor):
         return torch.from_numpy(filled).to(expression)
 
     def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:
-        """Fill zeros unless told not to, take the mean off, train the transformer on tiles, then the frozen graph."""
+        """Fill zeros unless told not to, take the mean off, train the transformer on tiles, then the graph alone."""
         if self.imagenet:
             load_imagenet(self.image.encoder, "vit_b_16")
         mean = torch.cat([self._wanted(*batch) for batch in batches]).nanmean(0).nan_to_num()
