@@ -65,7 +65,7 @@ class Hungry(Colour):
 class Random(Colour):
     """Adds noise."""
 
-    stochastic = True
+    draws = 1
 
     def predict(self, *, noise: Noise | None = None, **prepared: Any) -> Tensor:
         colour = super().predict(**prepared)

@@ -13,7 +13,8 @@ from napari_he2st.core.progress import Cancelled, Control
 from napari_he2st.core.schema import check_expression, facts_of
 from napari_he2st.core.types import Region
 from napari_he2st.data.slides.grid import square_grid
-from napari_he2st.engine.predict import estimate, predict, predict_slide
+from napari_he2st.engine.estimate import estimate
+from napari_he2st.engine.predict import predict, predict_slide
 from napari_he2st.engine.store import read_store
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from napari_he2st.engine.training_data import Resolved, TrainingBatches
-from napari_he2st.zoo.base import Slide, Spots
+from napari_he2st.engine.training_batches import TrainingBatches
+from napari_he2st.engine.training_data import Resolved
+from napari_he2st.zoo.base import Recipe, Slide, Spots
 from napari_he2st.zoo.inputs import Features, Index
 
 N_SPOTS = (10, 7)
@@ -28,7 +29,7 @@ def batches_of() -> Callable[..., TrainingBatches]:
             values = {"index": torch.arange(n), "all": torch.full((n, 2), float(number))}
             resolved.append(Resolved({name: values[name] for name in inputs}, ok))
             targets.append({"expression": torch.arange(n).float()[:, None] + 100 * number})
-        return TrainingBatches(model, resolved, targets, size, seed=0, device=torch.device("cpu"))
+        return TrainingBatches(model, resolved, targets, Recipe(batch_size=size), seed=0, device=torch.device("cpu"))
 
     return make
 

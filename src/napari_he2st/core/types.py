@@ -135,6 +135,62 @@ class Domains:
 
 
 @dataclass(frozen=True)
+class Nuclei:
+    """Segmented nuclei of a slide.
+
+    Attributes
+    ----------
+    labels
+        Label image of the whole slide, int, shape (height, width): 0 outside of nuclei, a number for each.
+    mpp
+        Micrometres per pixel of the label image.
+    numbers
+        Numbers of the nuclei, ascending, intp, shape (n,).
+    centres_px
+        Their centres in pixels of the label image (x, y), float64, shape (n, 2).
+    """
+
+    labels: NDArray[np.integer]
+    mpp: float
+    numbers: NDArray[np.intp]
+    centres_px: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, labels: NDArray[np.integer], mpp: float) -> Nuclei:
+        """The nuclei of a label image.
+
+        Raises
+        ------
+        SchemaError
+            It is no image of whole numbers from 0, or shows no nucleus.
+        """
+        if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+            message = f"A label image has shape (height, width) and whole numbers, not {labels.shape} {labels.dtype}"
+            raise SchemaError(message)
+        y, x = np.nonzero(labels)
+        found = labels[y, x]
+        if not len(found) or found.min() < 0:
+            raise SchemaError("The label image shows no nuclei, or has labels below 0", todo="Segment the slide first")
+        numbers, owner, size = np.unique(found, return_inverse=True, return_counts=True)
+        centres = np.stack([np.bincount(owner.ravel(), weights=c + 0.5) / size for c in (x, y)], axis=1)
+        return cls(labels, mpp, numbers.astype(np.intp), centres)
+
+    @property
+    def largest(self) -> int:
+        """The largest number."""
+        return int(self.labels.max())
+
+    def grid(self, mpp: float) -> Grid:
+        """The nuclei as spots of a slide of that pixel size; ``index`` holds the number of each, and 0."""
+        xy = self.centres_px * (self.mpp / mpp)
+        index = np.stack([self.numbers, np.zeros_like(self.numbers)], axis=1)
+        side_um = float(np.sqrt((self.labels > 0).sum() / len(xy)) * self.mpp)  # of a square as large as a nucleus
+        names = tuple(f"nucleus{number}" for number in self.numbers)
+        inside = np.ones(len(xy), dtype=bool)
+        return Grid(xy, side_um, "irregular", side_um, mpp, index, (self.largest + 1, 1), inside, names)
+
+
+@dataclass(frozen=True)
 class Transform:
     """Affine map between two planes: ``xy_out = xy @ matrix[:2, :2].T + matrix[:2, 2]``.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,18 +19,46 @@ from napari_he2st.core.atomic import atomic_write
 from napari_he2st.core.cache import trim
 from napari_he2st.core.errors import ModelError
 from napari_he2st.core.paths import cache_folder
-from napari_he2st.core.types import Grid
+from napari_he2st.core.types import Grid, Nuclei
 from napari_he2st.data.slides.grid import square_grid
 from napari_he2st.data.slides.tissue import tissue_mask
 from napari_he2st.zoo import inputs as kinds
 from napari_he2st.zoo.encoders.build import Encoder, build, spec_of
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+
     from napari_he2st.data.slides import Slide
+    from napari_he2st.zoo.base import Predictor, Unit
 
 T = TypeVar("T")
+ENCODED = 16
+"""Tiles that go through an encoder together where they are not a batch already."""
+
 SAMPLE_TILES = 256
 """Tiles of the tissue from which ``standardise="slide"`` takes its statistics."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user supplies beside the slide.
+
+    Attributes
+    ----------
+    measured
+        Expression measured on this slide, in the schema, or None.
+    cells
+        Single cells with known types and raw counts, or None.
+    nuclei
+        Segmented nuclei of this slide, or None.
+    """
+
+    measured: AnnData | None = None
+    cells: AnnData | None = None
+    nuclei: Nuclei | None = None
+
+
+NOTHING_GIVEN = Given()
 
 
 @dataclass(frozen=True)
@@ -48,6 +76,12 @@ class Scene:
     pitch_um
         Distance of spots it was trained at, the unit of array positions; None is the grid's own. At a finer
         grid several spots share a position, which is how array-based systems predict super-resolved.
+    model
+        Whose inputs they are, where that matters: genes, scale, unit.
+    given
+        What the user supplied.
+    members
+        Of regions, which are the grid then: the rows of spots or nuclei that belong to each.
     """
 
     slide: Slide
@@ -55,6 +89,14 @@ class Scene:
     mpp: float
     device: torch.device
     pitch_um: float | None = None
+    model: Predictor | None = None
+    given: Given = NOTHING_GIVEN
+    members: Sequence[NDArray[np.intp]] = ()
+
+    @property
+    def unit(self) -> Unit | None:
+        """What a batch of the model is made of."""
+        return None if self.model is None else self.model.unit
 
     @property
     def array_step(self) -> float:

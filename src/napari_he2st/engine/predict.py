@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from napari_he2st.core.errors import GeneError, ModelError
 from napari_he2st.core.geometry import inside_polygon
-from napari_he2st.core.noise import Noise
 from napari_he2st.core.progress import Control
 from napari_he2st.core.types import Chunk, Grid, Region
 from napari_he2st.data.slides.grid import square_grid
 from napari_he2st.data.slides.tissue import tissue_mask
-from napari_he2st.engine.device import Halving, auto_batch_size, choose_device
-from napari_he2st.engine.features import Scene
-from napari_he2st.engine.inputs import Supply
+from napari_he2st.engine.device import auto_batch_size, choose_device
+from napari_he2st.engine.features import NOTHING_GIVEN, Given
 from napari_he2st.engine.results import to_adata
+from napari_he2st.engine.run import Runner, Settings, describe_given, predicts_cells, sees_a_slide
+from napari_he2st.engine.sampling import draws_of
 from napari_he2st.engine.store import Store
-from napari_he2st.engine.windows import Window, batches, windows
-from napari_he2st.zoo.base import Slide as WholeSlide
-from napari_he2st.zoo.base import Spots
 from napari_he2st.zoo.catalogue import load
-from napari_he2st.zoo.inputs import Positions
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from napari_he2st.data.slides import Slide
-    from napari_he2st.zoo.base import Predictor
     from napari_he2st.zoo.bundle import Bundle
 
 Order = Literal["raster", "centre"]
@@ -54,8 +45,9 @@ def predict(
     store: str | Path | None = None,
     genes: Sequence[str] | None = None,
     seed: int = 0,
-    n_samples: int = 1,
+    n_samples: int | None = None,
     options: Mapping[str, Any] | None = None,
+    given: Given = NOTHING_GIVEN,
     control: Control | None = None,
 ) -> Iterator[Chunk]:
     """Predict spot by spot, yielding each batch as it is ready.
@@ -82,9 +74,11 @@ def predict(
     seed
         Seed of predictors that draw at random.
     n_samples
-        Draws per member of predictors that draw at random.
+        Draws per member of predictors that draw at random; None for as many as published.
     options
         The predictor's own options (keyword-only arguments of its ``predict``).
+    given
+        What some predictors need beside the slide: measured spots, single cells, nuclei.
     control
         Progress, pause and cancel, from another thread.
 
@@ -106,7 +100,8 @@ def predict(
     control = control or Control()
     where = choose_device(device)
     columns = gene_columns(bundle, genes)
-    rows = _rows_in_order(grid, region, order)
+    rows = rows_in_order(grid, region, order)
+    _check_own_slide(bundle, slide)
     size = auto_batch_size(where) if batch_size == "auto" else batch_size
     with ExitStack() as stack:
         target = None
@@ -117,141 +112,28 @@ def predict(
                 "slide_fingerprint": slide.fingerprint,
                 "slide_mpp": slide.mpp,
                 "seed": seed,
-                "n_samples": n_samples,
+                "n_samples": draws_of(bundle.members[0], n_samples),
                 "options": dict(options or {}),
+                "given": describe_given(given),
                 "device": where.type,
                 "batch_size": size,
             }
             panel = [bundle.genes[i] for i in columns]
             target = stack.enter_context(Store.open_run(store, grid, panel, rows, facts))
             size = target.batch_size
-        plan = _plan(bundle.members[0], grid, rows, size, bundle.manifest.pitch_um)
+        runner = Runner(bundle, slide, grid, rows, where, columns, Settings(seed, n_samples, options, given), size)
+        plan = runner.plan
         control.start(len(rows), "Predicting")
         if target is not None:
             for chunk in target.finished([window.kept for window in plan]):
                 yield chunk
                 control.advance(len(chunk.index))
             plan = [window for window in plan if not target.has(window.kept)]
-        runner = _Runner(bundle, slide, grid, where, columns, seed, n_samples, options or {})
         for chunk in runner.run(plan):
             if target is not None:
                 target.write(chunk)
             yield chunk
             control.advance(len(chunk.index))
-
-
-class _Runner:
-    """The model side of one run: members × draws, halving batches when memory runs out."""
-
-    def __init__(
-        self,
-        bundle: Bundle,
-        slide: Slide,
-        grid: Grid,
-        device: torch.device,
-        columns: NDArray[np.intp],
-        seed: int,
-        n_samples: int,
-        options: Mapping[str, Any],
-    ) -> None:
-        self._bundle, self._columns, self._seed = bundle, torch.from_numpy(columns).to(device), seed
-        self._n_samples, self._options = n_samples, options
-        self._scene = Scene(slide, grid, bundle.manifest.mpp, device, bundle.manifest.pitch_um)
-        self._members: list[Predictor] = [member.to(device).eval() for member in bundle.members]
-
-    def run(self, plan: list[Window]) -> Iterator[Chunk]:
-        """Chunks of every batch or window."""
-        model = self._members[0]
-        if isinstance(model.unit, Spots):
-            supply = Supply(model.inputs, self._scene, [window.rows for window in plan])
-            yield from self._batches(supply, max((len(window.rows) for window in plan), default=1))
-            return
-        for window in plan:
-            supply = Supply(model.inputs, self._scene, [window.rows], together=True)
-            for rows, values, ok in supply:
-                yield _core(self._chunk(rows, [self._draws(rows, values)], ok), window)
-
-    def _batches(self, supply: Supply, size: int) -> Iterator[Chunk]:
-        halving = Halving(size)
-        for rows, values, ok in supply:
-
-            def part(
-                piece: slice, rows: NDArray = rows, values: dict[str, Any] = values
-            ) -> tuple[Tensor, Tensor | None]:
-                cut = {name: _cut(self._members[0].inputs[name].per, value, piece) for name, value in values.items()}
-                return self._draws(rows[piece], cut)
-
-            yield self._chunk(rows, halving(part, len(rows)), ok)
-
-    def _chunk(
-        self, rows: NDArray[np.intp], pieces: list[tuple[Tensor, Tensor | None]], ok: NDArray[np.bool_]
-    ) -> Chunk:
-        mean = torch.cat([piece[0] for piece in pieces]).cpu().numpy()
-        std = None if pieces[0][1] is None else torch.cat([p[1] for p in pieces if p[1] is not None]).cpu().numpy()
-        mean[~ok] = np.nan
-        if std is not None:
-            std[~ok] = np.nan
-        self._check_finite(mean[ok])
-        return Chunk("expression", rows, mean, std)
-
-    @torch.inference_mode()
-    def _draws(self, rows: NDArray[np.intp], values: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
-        draws = []
-        for member in self._members:
-            prepared = member.prepare(**values)
-            for draw in range(self._n_samples):
-                noise = (
-                    {}
-                    if self._n_samples == 1 and not _draws_at_random(member)
-                    else {"noise": Noise(self._seed, draw, rows)}
-                )
-                predicted = member.predict(**noise, **self._options, **prepared)
-                expression = predicted["expression"] if isinstance(predicted, dict) else predicted
-                if expression.shape != (len(rows), len(self._bundle.genes)):
-                    wanted = f"{len(rows)} spots and {len(self._bundle.genes)} genes"
-                    message = f"{self._bundle.manifest.system} returned shape {tuple(expression.shape)} for {wanted}"
-                    raise ModelError(message, todo="Its code does not fit this bundle; report this to its author")
-                draws.append(expression.float().index_select(1, self._columns))
-        if len(draws) == 1:
-            return draws[0], None
-        stacked = torch.stack(draws)
-        centre = stacked.median(dim=0).values if self._members[0].combine == "median" else stacked.mean(dim=0)
-        return centre, stacked.std(dim=0)
-
-    def _check_finite(self, mean: NDArray[np.float32]) -> None:
-        if np.isfinite(mean).all():
-            return
-        genes = np.flatnonzero(~np.isfinite(mean).all(axis=0))
-        first = self._bundle.genes[int(self._columns[int(genes[0])])]
-        message = f"{self._bundle.manifest.title} returned values that are not finite, for instance for {first}"
-        raise ModelError(message, todo="Finished batches are kept; check the bundle's weights")
-
-
-def _plan(model: Predictor, grid: Grid, rows: NDArray[np.intp], size: int, pitch_um: float) -> list[Window]:
-    """How the rows go through the model."""
-    if isinstance(model.unit, Spots):
-        return batches(rows, size)
-    if not isinstance(model.unit, WholeSlide):
-        unit = type(model.unit).__name__
-        raise ModelError(f"{type(model).__name__} predicts in units of {unit}, which this engine cannot run")
-    bins = [spec.bins for spec in model.inputs.values() if isinstance(spec, Positions) and spec.bins is not None]
-    steps = None if not bins else max(1, int(min(bins) * pitch_um / grid.pitch_um))
-    return windows(grid, rows, model.max_spots, steps)
-
-
-def _core(chunk: Chunk, window: Window) -> Chunk:
-    std = None if chunk.std is None else chunk.std[window.core]
-    return Chunk(chunk.output, window.kept, chunk.mean[window.core], std)
-
-
-def _cut(per: str, value: Any, piece: slice) -> Any:
-    if per == "slide":
-        return value
-    return tuple(part[piece] for part in value) if isinstance(value, tuple) else value[piece]
-
-
-def _draws_at_random(member: Predictor) -> bool:
-    return bool(getattr(member, "stochastic", False))
 
 
 def predict_slide(
@@ -264,16 +146,17 @@ def predict_slide(
     seed: int = 0,
     device: str = "auto",
     region: Region | None = None,
+    given: Given = NOTHING_GIVEN,
     **run: Any,
 ) -> AnnData:
     """Predict a whole slide (or ``region``, or the spots of ``grid``) and return it as AnnData.
 
     Parameters
     ----------
-    bundle, slide, genes, seed, device, region
+    bundle, slide, genes, seed, device, region, given
         As for :func:`predict`; ``run`` are its further arguments.
     grid
-        Spots to predict; by default a square lattice over the tissue.
+        Spots to predict; by default see :func:`tissue_grid`.
     pitch_um
         Distance of that lattice; by default the bundle's own.
 
@@ -283,13 +166,13 @@ def predict_slide(
         In the schema of :mod:`napari_he2st.core.schema`; spots outside the region are left out.
     """
     bundle = load(bundle) if isinstance(bundle, str | Path) else bundle
-    grid = tissue_grid(bundle, slide, pitch_um) if grid is None else grid
+    grid = tissue_grid(bundle, slide, pitch_um, given) if grid is None else grid
     if region is not None:
         grid = grid.take(np.flatnonzero(inside_polygon(grid.xy, region.polygon)))
     kept = [bundle.genes[i] for i in gene_columns(bundle, genes)]
     values = np.full((len(grid), len(kept)), np.nan, dtype=np.float32)
     spread = None
-    for chunk in predict(bundle, slide, grid, genes=genes, seed=seed, device=device, **run):
+    for chunk in predict(bundle, slide, grid, genes=genes, seed=seed, device=device, given=given, **run):
         values[chunk.index] = chunk.mean
         if chunk.std is not None:
             spread = np.full_like(values, np.nan) if spread is None else spread
@@ -297,9 +180,28 @@ def predict_slide(
     return to_adata(bundle, slide, grid, values, genes=kept, std=spread, seed=seed, device=str(choose_device(device)))
 
 
-def tissue_grid(bundle: Bundle, slide: Slide, pitch_um: float | None = None) -> Grid:
-    """The square lattice over a slide's tissue at which a bundle predicts by default."""
+def tissue_grid(bundle: Bundle, slide: Slide, pitch_um: float | None = None, given: Given = NOTHING_GIVEN) -> Grid:
+    """Where a bundle predicts by default: a square lattice over the tissue; the nuclei; or the slide as one spot."""
+    model = bundle.members[0]
+    if sees_a_slide(model):
+        size = np.asarray([slide.size], dtype=np.float64)
+        side_um = float(size.max() * slide.mpp)
+        inside, index = np.ones(1, dtype=bool), np.zeros((1, 2), dtype=np.intp)
+        return Grid(size / 2, side_um, "irregular", side_um, slide.mpp, index, (1, 1), inside, (slide.name,))
+    if given.nuclei is not None and predicts_cells(model):
+        return given.nuclei.grid(slide.mpp)
     return square_grid(slide, pitch_um or bundle.manifest.pitch_um, mask=tissue_mask(slide))
+
+
+def _check_own_slide(bundle: Bundle, slide: Slide) -> None:
+    """Refuse a slide on which a predictor that learns its own slide was not trained."""
+    known = [section.get("fingerprint") for section in bundle.manifest.training]
+    if bundle.members[0].fitted == "slide" and slide.fingerprint not in known:
+        raise ModelError(
+            f"{bundle.manifest.title} predicts only the slide it was trained on, which is another one",
+            where=slide.name,
+            todo="Train it with spots measured on this slide",
+        )
 
 
 def gene_columns(bundle: Bundle, genes: Sequence[str] | None) -> NDArray[np.intp]:
@@ -323,53 +225,14 @@ def gene_columns(bundle: Bundle, genes: Sequence[str] | None) -> NDArray[np.intp
     return np.asarray([i for i, gene in enumerate(bundle.genes) if gene in wanted], dtype=np.intp)
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """What a run will cost.
+def rows_in_order(grid: Grid, region: Region | None, order: Order) -> NDArray[np.intp]:
+    """Grid rows to predict, in the order in which they are.
 
-    Attributes
-    ----------
-    tiles
-        Spots to predict.
-    seconds
-        Expected duration, from a timed probe.
-    memory_bytes
-        Memory for the results.
-    disk_bytes
-        Disk space of a store.
+    Raises
+    ------
+    ModelError
+        There are none.
     """
-
-    tiles: int
-    seconds: float
-    memory_bytes: int
-    disk_bytes: int
-
-
-def estimate(
-    bundle: Bundle,
-    slide: Slide,
-    grid: Grid,
-    *,
-    region: Region | None = None,
-    device: str = "auto",
-    genes: Sequence[str] | None = None,
-    probe_tiles: int = 16,
-) -> Estimate:
-    """Expected cost of a run, from a timed probe of a few tiles of this slide."""
-    rows = _rows_in_order(grid, region, "raster")
-    columns = gene_columns(bundle, genes)
-    middle = rows[len(rows) // 2 :][: 2 * probe_tiles]
-    plan = _plan(bundle.members[0], grid, middle, max(1, len(middle) // 2), bundle.manifest.pitch_um)
-    runner = _Runner(bundle, slide, grid, choose_device(device), columns, 0, 1, {})
-    list(runner.run(plan[:1]))  # warms up
-    start = time.perf_counter()
-    done = sum(len(chunk.index) for chunk in runner.run(plan[-1:]))
-    per_tile = (time.perf_counter() - start) / done
-    n_bytes = len(rows) * len(columns) * 4
-    return Estimate(len(rows), per_tile * len(rows), n_bytes, n_bytes)
-
-
-def _rows_in_order(grid: Grid, region: Region | None, order: Order) -> NDArray[np.intp]:
     if not len(grid):
         raise ModelError("There are no spots to predict", todo="Check the tissue mask, or choose a smaller pitch")
     rows = np.arange(len(grid), dtype=np.intp)

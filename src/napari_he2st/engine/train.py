@@ -18,18 +18,19 @@ from napari_he2st.analysis.metrics import METRICS
 from napari_he2st.core import keys
 from napari_he2st.core.errors import ModelError, TruthError
 from napari_he2st.core.progress import Control
-from napari_he2st.engine.device import auto_batch_size, choose_device
+from napari_he2st.engine.device import choose_device
+from napari_he2st.engine.features import NOTHING_GIVEN, Given
 from napari_he2st.engine.panel import choose_panel, expression_variance
+from napari_he2st.engine.scoring import predict_resolved
+from napari_he2st.engine.training_batches import TrainingBatches, measured
 from napari_he2st.engine.training_data import (
     Resolved,
-    TrainingBatches,
     TrainingSection,
     expression_target,
     resolve,
-    take,
-    to_device,
 )
-from napari_he2st.zoo.base import Expression, Predictor, Spots
+from napari_he2st.zoo import inputs as kinds
+from napari_he2st.zoo.base import Expression, Predictor
 from napari_he2st.zoo.bundle import Bundle
 from napari_he2st.zoo.catalogue import system
 from napari_he2st.zoo.manifest import Manifest
@@ -108,6 +109,7 @@ def train(
     seed: int = 0,
     device: str = "auto",
     about: About = About(),
+    given: Given = NOTHING_GIVEN,
     control: Control | None = None,
 ) -> Bundle:
     """Train a system and return its bundle, with scores on sections it had not seen.
@@ -136,6 +138,8 @@ def train(
         How to train.
     about
         What the bundle says of itself.
+    given
+        What some systems need beside the sections: single cells, or nuclei where there is a single section.
     control
         Progress and cancel, from another thread.
 
@@ -157,10 +161,12 @@ def train(
     names = [section.name for section in (*sections, *holdout, *validate)]
     if len(set(names)) < len(names):
         raise TruthError("A section is named twice", where=", ".join(names), todo="Name every section once")
+    if given.nuclei is not None and len(names) > 1:
+        raise TruthError("Nuclei belong to one slide", todo="Train on a single section")
     with ExitStack() as stack:
 
-        def open_all(given: Sequence[Section]) -> list[TrainingSection]:
-            found = [TrainingSection.open(section) for section in given]
+        def open_all(some: Sequence[Section]) -> list[TrainingSection]:
+            found = [TrainingSection.open(section, given) for section in some]
             for section in found:
                 stack.callback(section.slide.close)
             return found
@@ -206,13 +212,22 @@ def _expression(model: Predictor | type[Predictor]) -> Expression:
 
 
 def _targets(section: TrainingSection, genes: list[str], model: Predictor, fitted: dict[str, Any]) -> dict[str, Tensor]:
-    """What a section has of the model's targets: expression, and counts of spots and niches where asked for."""
+    """What a section has of the model's targets: expression, and counts of spots and niches where asked for.
+
+    What was measured is an input of some models too, and stands beside.
+    """
     specs = {name: model.targets[name] for name in ("expression", "counts", "niche") if name in model.targets}
-    return {
+    found = {
         name: expression_target(section, genes, spec, fitted if name == "expression" else {})
         for name, spec in specs.items()
         if isinstance(spec, Expression)
     }
+    own = _expression(model)
+    for name, given in model.inputs.items():
+        if isinstance(given, kinds.Expression):
+            plain = Expression(given.scale or own.scale)
+            found[measured(name)] = expression_target(section, genes, plain, fitted if plain.scale == own.scale else {})
+    return found
 
 
 @dataclass
@@ -262,11 +277,13 @@ class _Fit:
         model.extras["scale"] = fitted
         targets = [_targets(s, self.genes, model, fitted) for s in sections]
         recipe = replace(model.recipe, **self.recipe)
+        if "batch_size" in self.recipe:
+            recipe = replace(recipe, batch_of=None)
         batches = TrainingBatches(
             model,
             [resolved[s.name] for s in sections],
             targets,
-            recipe.batch_size,
+            recipe,
             self.seed + member,
             self.device,
         )
@@ -274,6 +291,8 @@ class _Fit:
         self.history, best = [], None
         for record in model.fit(batches, recipe):
             if self.validate and "loss" in record:  # not while it only prepares itself
+                if any(isinstance(spec, kinds.Reference) for spec in model.inputs.values()):
+                    model.finish(batches)  # it predicts from its bank
                 record = {**record, "val_pcc": self._validation_pcc(model, resolved)}
                 if best is None or record["val_pcc"] > best[0]:
                     best = record["val_pcc"], len(self.history), copy.deepcopy(model.state_dict())
@@ -292,32 +311,19 @@ class _Fit:
         scores = np.concatenate([self._pcc([model], section, resolved) for section in self.validate])
         return float(np.nan_to_num(scores).mean())
 
-    @torch.inference_mode()
-    def predict(self, members: list[Predictor], resolved: Resolved) -> NDArray[np.float32]:
-        """Mean prediction for all spots of a section whose inputs are resolved: (n, genes)."""
-        n = len(resolved.ok)
-        size = auto_batch_size(self.device) if isinstance(members[0].unit, Spots) else n
-        parts = []
-        for start in range(0, n, size):
-            piece = slice(start, min(start + size, n))
-            inputs = {
-                name: to_device(value if members[0].inputs[name].per == "slide" else take(value, piece), self.device)
-                for name, value in resolved.inputs.items()
-            }
-            draws = [member.predict(**member.prepare(**inputs)) for member in members]
-            parts.append(torch.stack(draws).mean(dim=0).cpu())
-        return torch.cat(parts).numpy()
+    def predict(self, members: list[Predictor], resolved: Resolved, n_spots: int) -> NDArray[np.float32]:
+        """Prediction for all spots of a section whose inputs are resolved: (n, genes), NaN where unreadable."""
+        return predict_resolved(members, resolved, n_spots, self.device)
 
     def _pcc(
         self, members: list[Predictor], section: TrainingSection, resolved: Mapping[str, Resolved]
     ) -> NDArray[np.float64]:
         """Pearson correlation per gene over the spots of a section, against its unsmoothed expression."""
         plain = replace(_expression(members[0]), smooth=None)
-        measured = expression_target(section, self.genes, plain, members[0].extras["scale"]).numpy()
-        ok = resolved[section.name].ok
-        scores: NDArray[np.float64] = METRICS["pcc"].function(
-            self.predict(members, resolved[section.name])[ok], measured[ok]
-        )
+        truth = expression_target(section, self.genes, plain, members[0].extras["scale"]).numpy()
+        predicted = self.predict(members, resolved[section.name], len(truth))
+        ok = np.isfinite(predicted).all(axis=1)
+        scores: NDArray[np.float64] = METRICS["pcc"].function(predicted[ok], truth[ok])
         return scores
 
     def score(
@@ -361,7 +367,7 @@ def _bundle(
 ) -> Bundle:
     """The bundle of a training run, with its provenance and honest scores."""
     model = members[0]
-    tiles = [spec for spec in model.inputs.values() if hasattr(spec, "px")]
+    tiles: list[Any] = [spec for spec in (*model.inputs.values(), model.unit) if getattr(spec, "px", None)]
     adata = sections[0].adata
     ensembl = adata.var[keys.ENSEMBL].reindex(fit.genes) if keys.ENSEMBL in adata.var else None
     scores = {
@@ -386,7 +392,7 @@ def _bundle(
         scale=_expression(model).scale,
         tile_px=max((spec.px for spec in tiles), default=0),
         mpp=fit.mpp,
-        pitch_um=sections[0].grid.pitch_um,
+        pitch_um=getattr(model.unit, "pitch_um", sections[0].grid.pitch_um),
         encoder=tuple(dict.fromkeys(spec.encoder for spec in tiles if hasattr(spec, "encoder"))),
         training=tuple(
             {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,17 +17,17 @@ from napari_he2st.core.progress import Control
 from napari_he2st.core.schema import grid_of
 from napari_he2st.core.types import Grid
 from napari_he2st.data.slides import Slide
-from napari_he2st.engine.features import Scene
+from napari_he2st.engine.features import ENCODED, NOTHING_GIVEN, Given, Scene
 from napari_he2st.engine.inputs import Supply
-from napari_he2st.zoo.base import Expression, Predictor, Spots
+from napari_he2st.engine.regions import Geometry, Layout
+from napari_he2st.engine.run import is_dense, predicts_cells
+from napari_he2st.zoo.base import Expression, Pixels, Predictor, Spots
 from napari_he2st.zoo.scale import scale_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from napari_he2st.data.truth import Section
-
-_BATCH = 16
 
 
 @dataclass(eq=False)
@@ -42,6 +42,8 @@ class TrainingSection:
         Measured expression with ``layers["counts"]``.
     slide, grid
         Where its spots lie.
+    given
+        What some predictors need beside the slide.
     """
 
     name: str
@@ -49,9 +51,10 @@ class TrainingSection:
     adata: AnnData
     slide: Slide
     grid: Grid
+    given: Given = NOTHING_GIVEN
 
     @classmethod
-    def open(cls, section: Section) -> TrainingSection:
+    def open(cls, section: Section, given: Given = NOTHING_GIVEN) -> TrainingSection:
         """Open the slide of a section.
 
         Raises
@@ -65,7 +68,7 @@ class TrainingSection:
             raise TruthError("The section has no raw counts", where=section.name, todo="Give it layers['counts']")
         grid = grid_of(section.adata)
         slide = Slide.open(section.slide_path, mpp=grid.mpp)
-        return cls(section.name, section.patient or section.name, section.adata, slide, grid)
+        return cls(section.name, section.patient or section.name, section.adata, slide, grid, given)
 
     def counts(self, genes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Counts of a panel, float64 (n, genes), and library size over all measured genes, (n,)."""
@@ -77,31 +80,97 @@ class TrainingSection:
 
 @dataclass(eq=False)
 class Resolved:
-    """Inputs of one section, one row per spot; ``ok`` is False where a tile could not be read."""
+    """Inputs of one section, on the CPU.
+
+    Attributes
+    ----------
+    inputs
+        By name, one row per unit: spot, nucleus or region; or already prepared, one row per cell.
+    ok
+        False for units of which a tile could not be read, shape (units,).
+    owner
+        Spot that each unit (shape (units,)) or each cell of a region (shape (regions, cells)) lies in, int64,
+        −1 in none; None where units are the spots themselves.
+    """
 
     inputs: dict[str, Any]
     ok: np.ndarray
+    owner: np.ndarray | None = None
 
 
 def resolve(model: Predictor, section: TrainingSection, mpp: float, device: torch.device, control: Control) -> Resolved:
-    """Everything the model's inputs need for all spots of a section, held in memory on the CPU."""
-    rows = np.arange(len(section.grid), dtype=np.intp)
-    size = _BATCH if isinstance(model.unit, Spots) else len(rows)
+    """Everything the model's inputs need for all spots of a section, held in memory."""
+    control.start(None, f"Reading {section.name}")
+    grid = section.grid
+    scene = Scene(section.slide, grid, mpp, device, model=model, given=section.given)
+    if is_dense(model):
+        return _resolve_regions(model, scene, control)
+    owner = None
+    if section.given.nuclei is not None and predicts_cells(model):
+        cells = section.given.nuclei.grid(grid.mpp)
+        owner = _spot_of(cells.xy, grid)
+        scene, grid = replace(scene, grid=cells), cells
+    rows = np.arange(len(grid), dtype=np.intp)
+    size = ENCODED if isinstance(model.unit, Spots) else len(rows)
     batches = [rows[i : i + size] for i in range(0, len(rows), size)]
-    scene = Scene(section.slide, section.grid, mpp, device)
     control.start(len(rows), f"Reading {section.name}")
+    inputs, ok = _collect(model, Supply(model.inputs, scene, batches), control)
+    return Resolved(inputs, ok, owner)
+
+
+def _resolve_regions(model: Predictor, scene: Scene, control: Control) -> Resolved:
+    """The regions that show a section's spots; for a predictor of pixels, the cells of its spots, prepared."""
+    layout = Layout.of(Geometry.of(model), scene.slide, scene.grid, np.arange(len(scene.grid), dtype=np.intp))
+    regions = np.arange(len(layout), dtype=np.intp)
+    scene = replace(scene, grid=layout.centres, members=layout.members)
+    supply = Supply(model.inputs, scene, [regions[i : i + 1] for i in regions])
+    control.start(len(regions), "Reading regions")
+    owner = np.full((len(regions), layout.geometry.bins**2), -1, dtype=np.int64)
+    for region in range(len(layout)):
+        cells, spot = layout.owned(region)
+        owner[region, cells] = layout.members[region][spot]
+    if not isinstance(model.unit, Pixels):
+        inputs, ok = _collect(model, supply, control)
+        return Resolved(inputs, ok, owner)
+    parts: list[dict[str, Any]] = []
+    owners = []
+    for region, (_, values, readable) in enumerate(supply):
+        control.advance()
+        cells, spot = layout.owned(region)
+        if readable.all() and len(cells):
+            with torch.inference_mode():
+                prepared = model.prepare(**values)
+            parts.append({name: value[torch.from_numpy(cells)].cpu() for name, value in prepared.items()})
+            owners.append(layout.members[region][spot])
+    if not parts:
+        raise TruthError("No region of the section can be read", where=scene.slide.name)
+    inputs = {name: torch.cat([part[name] for part in parts]).clone() for name in parts[0]}
+    found = np.concatenate(owners)
+    return Resolved(inputs, np.ones(len(found), dtype=bool), found.astype(np.int64))
+
+
+def _collect(model: Predictor, supply: Supply, control: Control) -> tuple[dict[str, Any], np.ndarray]:
+    """All batches of a supply, joined, on the CPU."""
     parts: dict[str, list[Any]] = {name: [] for name in model.inputs}
     ok = []
-    for done, values, readable in Supply(model.inputs, scene, batches):
+    for done, values, readable in supply:
         for name, value in values.items():
             parts[name].append(to_device(value, torch.device("cpu")))
         ok.append(readable)
         control.advance(len(done))
-    inputs = {name: _join(model.inputs[name].per, values) for name, values in parts.items()}
-    return Resolved(inputs, np.concatenate(ok))
+    return {name: join(model.inputs[name].per, values) for name, values in parts.items()}, np.concatenate(ok)
 
 
-def _join(per: str, values: list[Any]) -> Any:
+def _spot_of(xy: np.ndarray, grid: Grid) -> np.ndarray:
+    """Row of the spot whose disc each position lies in, −1 in none: int64 (n,)."""
+    from scipy.spatial import cKDTree
+
+    distance, row = cKDTree(grid.xy).query(xy)
+    return np.where(distance * grid.mpp <= grid.spot_um / 2, row, -1).astype(np.int64)
+
+
+def join(per: str, values: list[Any]) -> Any:
+    """Batches of an input as one; what describes the whole slide is the same in all of them."""
     if per == "slide":
         return values[0]
     if isinstance(values[0], tuple):
@@ -118,6 +187,8 @@ def to_device(value: Any, device: torch.device) -> Any:
     """An input on a device."""
     if isinstance(value, tuple):
         return tuple(to_device(part, device) for part in value)
+    if isinstance(value, dict):
+        return {name: to_device(part, device) for name, part in value.items()}
     return value.to(device) if isinstance(value, Tensor) else value
 
 
@@ -133,71 +204,3 @@ def expression_target(
         )
         expression = np.asarray(expression)[neighbours].mean(axis=1)
     return torch.from_numpy(np.asarray(expression, dtype=np.float32))
-
-
-class TrainingBatches:
-    """Batches over training sections: shuffled spots, or whole sections where spots see each other.
-
-    Parameters
-    ----------
-    model
-        Tells the unit and prepares inputs.
-    resolved, targets
-        One per section; targets by name.
-    batch_size
-        Spots (or sections) per batch.
-    seed
-        Order of the spots; each epoch has its own, fixed by the seed.
-    """
-
-    def __init__(
-        self,
-        model: Predictor,
-        resolved: Sequence[Resolved],
-        targets: Sequence[Mapping[str, Tensor]],
-        batch_size: int,
-        seed: int,
-        device: torch.device,
-    ) -> None:
-        self._model, self._resolved, self._targets = model, resolved, targets
-        self._device, self._seed, self._epoch = device, seed, 0
-        self.n_slides = len(resolved)
-        owner = [np.full(len(r.ok), i) for i, r in enumerate(resolved)]
-        parts = [np.stack([o, np.arange(len(o))], axis=1)[r.ok] for o, r in zip(owner, resolved, strict=True)]
-        self._by_spot = isinstance(model.unit, Spots)
-        # Spots of several sections share a batch unless it comes with something of its whole section.
-        mixed = self._by_spot and all(spec.per != "slide" for spec in model.inputs.values())
-        self._groups = [np.concatenate(parts)] if mixed else parts
-        self._size = batch_size
-
-    def __len__(self) -> int:
-        if not self._by_spot:
-            return self.n_slides
-        return sum(-(-len(group) // self._size) for group in self._groups)
-
-    def __iter__(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
-        generator = np.random.default_rng((self._seed, self._epoch))
-        self._epoch += 1
-        batches = []
-        for group in self._groups:
-            size = self._size if self._by_spot else max(len(group), 1)
-            order = generator.permutation(len(group))
-            batches += [group[np.sort(order[start : start + size])] for start in range(0, len(order), size)]
-        for number in generator.permutation(len(batches)).tolist():
-            yield self._batch(batches[number])
-
-    def _batch(self, rows: np.ndarray) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        sections = np.unique(rows[:, 0]).tolist()
-        inputs: dict[str, Any] = {}
-        for name, spec in self._model.inputs.items():
-            if spec.per == "slide":
-                inputs[name] = to_device(self._resolved[sections[0]].inputs[name], self._device)
-            else:
-                parts = [take(self._resolved[s].inputs[name], rows[rows[:, 0] == s, 1]) for s in sections]
-                inputs[name] = to_device(_join(spec.per, parts), self._device)
-        targets = {
-            name: torch.cat([self._targets[s][name][rows[rows[:, 0] == s, 1]] for s in sections]).to(self._device)
-            for name in self._targets[sections[0]]
-        }
-        slide = torch.from_numpy(rows[:, 0].astype(np.int64)).to(self._device)
-        return {**targets, "slide": slide}, self._model.prepare(**inputs)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari_he2st.core.progress import Control
     from napari_he2st.data.slides import Slide
     from napari_he2st.data.slides.tissue import TissueMask
-    from napari_he2st.engine.predict import Estimate
+    from napari_he2st.engine.estimate import Estimate
     from napari_he2st.engine.session import Result
     from napari_he2st.zoo.bundle import Bundle
     from napari_he2st.zoo.manifest import Manifest
@@ -58,7 +58,7 @@ class Run:
 
     def cost(self) -> Estimate:
         """What it will take, from a probe of a few tiles."""
-        from napari_he2st.engine.predict import estimate
+        from napari_he2st.engine.estimate import estimate
 
         return estimate(self.bundle, self.slide, self.grid, device=self.device)
 

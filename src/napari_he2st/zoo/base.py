@@ -137,8 +137,9 @@ class Recipe:
     optimizer, lr, weight_decay, epochs
         ``"adam"``, ``"adamw"`` or ``"sgd"`` (with momentum 0.9).
     batch_size
-        Units per step, or a function of how many units there are to train on. Where rows have owners, it counts
-        spots.
+        Units per step; spots where rows have owners.
+    batch_of
+        In its place, units per step as a function of how many there are to train on.
     clip
         Largest norm of the gradient.
     schedule
@@ -150,9 +151,10 @@ class Recipe:
     lr: float = 1e-3
     weight_decay: float = 0.0
     epochs: int = 10
-    batch_size: int | Callable[[int], int] = 32
+    batch_size: int = 32
     clip: float | None = None
     schedule: str | None = None
+    batch_of: Callable[[int], int] | None = None
 
 
 class Batches(Protocol):

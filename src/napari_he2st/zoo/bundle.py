@@ -4,6 +4,7 @@
 ``he2st.json``           the manifest, with the checksum of every other file
 ``model-0.safetensors``  state dict of a member, one file each
 ``extras.safetensors``   fitted arrays that are not in the state, where there are any
+``reference.h5ad``       reference bank of the first member, where it has one; ``reference-1.h5ad`` of the next
 ``MODEL_CARD.md``        for readers; not part of the checksums
 =======================  ==============================================================
 """
@@ -29,6 +30,7 @@ from safetensors.torch import save as pack_tensors
 
 from napari_he2st.core.atomic import atomic_write
 from napari_he2st.core.errors import BundleError
+from napari_he2st.zoo.bank import BANK, load_bank, pack_bank
 from napari_he2st.zoo.base import Predictor
 from napari_he2st.zoo.catalogue import system
 from napari_he2st.zoo.manifest import FILE_NAME, FileRecord, Manifest, read_manifest
@@ -117,7 +119,9 @@ class Bundle:
         packed, arrays = {}, {}  # type: dict[str, bytes], dict[str, NDArray]
         for i, member in enumerate(self.members):
             packed[_member_file(i)] = pack_tensors(_stored(member, self.manifest.dtype))
-            _split(member.extras, f"{i}", arrays)
+            _split(_without_bank(member.extras), f"{i}", arrays)
+            if BANK in member.extras:
+                packed[_bank_file(i)] = pack_bank(member.extras[BANK], member.genes)
         if arrays:
             packed[_EXTRAS] = pack_arrays(arrays)
         return packed
@@ -125,7 +129,7 @@ class Bundle:
     def _complete(self, packed: Mapping[str, bytes]) -> Manifest:
         """The manifest with what only packing decides."""
         files = {name: FileRecord(bytes=len(b), sha256=hashlib.sha256(b).hexdigest()) for name, b in packed.items()}
-        extras = tuple(_split(member.extras, f"{i}", {}) for i, member in enumerate(self.members))
+        extras = tuple(_split(_without_bank(member.extras), f"{i}", {}) for i, member in enumerate(self.members))
         return replace(self.manifest, files=files, members=len(self.members), extras=extras)
 
     @classmethod
@@ -150,10 +154,12 @@ class Bundle:
             raise BundleError("The manifest does not list its members", where=folder / FILE_NAME)
         arrays = _load_arrays(folder / _EXTRAS) if _EXTRAS in manifest.files else {}
         members = []
-        for name, plain in zip(needed, manifest.extras, strict=True):
+        for i, (name, plain) in enumerate(zip(needed, manifest.extras, strict=True)):
             member = _load_member(manifest, folder, folder / name)
             member.genes = list(manifest.genes)
             member.extras = _join(plain, arrays)
+            if _bank_file(i) in manifest.files:
+                member.extras[BANK] = load_bank(folder / _bank_file(i))
             members.append(member.eval().requires_grad_(False))
         bundle = cls(members, manifest)
         bundle.__dict__["sha256"] = hashlib.sha256((folder / FILE_NAME).read_bytes()).hexdigest()
@@ -162,6 +168,14 @@ class Bundle:
 
 def _member_file(i: int) -> str:
     return f"model-{i}.safetensors"
+
+
+def _bank_file(i: int) -> str:
+    return f"{BANK}.h5ad" if i == 0 else f"{BANK}-{i}.h5ad"
+
+
+def _without_bank(extras: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in extras.items() if key != BANK}
 
 
 def _round(member: Predictor, dtype: str, name: str) -> None:

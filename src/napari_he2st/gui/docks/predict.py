@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import napari.viewer
 
     from napari_he2st.data.slides.tissue import TissueMask
-    from napari_he2st.engine.predict import Estimate
+    from napari_he2st.engine.estimate import Estimate
     from napari_he2st.zoo.bundle import Bundle
     from napari_he2st.zoo.manifest import Manifest
 

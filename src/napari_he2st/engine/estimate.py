@@ -1,0 +1,65 @@
+"""What a run will cost, told before it starts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from napari_he2st.core.types import Grid, Region
+from napari_he2st.engine.device import choose_device
+from napari_he2st.engine.features import NOTHING_GIVEN, Given
+from napari_he2st.engine.predict import gene_columns, rows_in_order
+from napari_he2st.engine.run import Runner, Settings
+
+if TYPE_CHECKING:
+    from napari_he2st.data.slides import Slide
+    from napari_he2st.zoo.bundle import Bundle
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will cost.
+
+    Attributes
+    ----------
+    tiles
+        Spots to predict.
+    seconds
+        Expected duration, from a timed probe.
+    memory_bytes
+        Memory for the results.
+    disk_bytes
+        Disk space of a store.
+    """
+
+    tiles: int
+    seconds: float
+    memory_bytes: int
+    disk_bytes: int
+
+
+def estimate(
+    bundle: Bundle,
+    slide: Slide,
+    grid: Grid,
+    *,
+    region: Region | None = None,
+    device: str = "auto",
+    genes: Sequence[str] | None = None,
+    given: Given = NOTHING_GIVEN,
+    probe_tiles: int = 16,
+) -> Estimate:
+    """Expected cost of a run, from a timed probe of a few tiles of this slide."""
+    rows = rows_in_order(grid, region, "raster")
+    columns = gene_columns(bundle, genes)
+    middle = rows[len(rows) // 2 :][: 2 * probe_tiles]
+    size = max(1, len(middle) // 2)
+    runner = Runner(bundle, slide, grid, middle, choose_device(device), columns, Settings(given=given), size)
+    list(runner.run(runner.plan[:1]))  # warms up
+    start = time.perf_counter()
+    done = sum(len(chunk.index) for chunk in runner.run(runner.plan[-1:]))
+    per_tile = (time.perf_counter() - start) / done
+    n_bytes = len(rows) * len(columns) * 4
+    return Estimate(len(rows), per_tile * len(rows), n_bytes, n_bytes)

@@ -1,0 +1,166 @@
+"""Batches of everything a system's inputs need.
+
+A :class:`Supply` goes through the batches of one run in order and yields, for each, what every input
+needs. Tiles of the same size and pixel size are read once, whichever inputs use them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_he2st.core.errors import ModelError
+from napari_he2st.engine.features import ENCODED, Scene, ahead
+from napari_he2st.engine.inputs import given, positions, tiles
+from napari_he2st.zoo import inputs as kinds
+from napari_he2st.zoo.base import Input
+
+if TYPE_CHECKING:
+    from napari_he2st.data.slides import TileBatch
+
+Resolve = Callable[[int, NDArray[np.intp]], Any]
+
+
+class Supply:
+    """Everything a system's inputs need, batch by batch, in the given order of spots.
+
+    Parameters
+    ----------
+    inputs
+        Name → spec, as the system declares them.
+    scene
+        Slide, grid, device.
+    batches
+        Grid rows of each batch.
+    together
+        Whether the spots of a batch see each other: array positions then count from the batch's first.
+
+    Yields
+    ------
+    rows : NDArray[np.intp]
+        Grid rows of the batch.
+    values : dict
+        Name → tensor on the device (or what its kind documents).
+    ok : NDArray[np.bool_]
+        False where a tile could not be read.
+    """
+
+    def __init__(
+        self, inputs: Mapping[str, Input], scene: Scene, batches: list[NDArray[np.intp]], *, together: bool = False
+    ) -> None:
+        self._scene, self._batches, self.together = scene, batches, together
+        self._tiles: dict[tuple[int, float], _TileStream] = {}
+        self._resolvers = {name: self._resolver(spec) for name, spec in inputs.items()}
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.intp], dict[str, Any], NDArray[np.bool_]]]:
+        try:
+            for number, rows in enumerate(self._batches):
+                values = {name: resolve(number, rows) for name, resolve in self._resolvers.items()}
+                ok = np.ones(len(rows), dtype=bool)
+                for stream in self._tiles.values():
+                    ok &= stream.ok
+                yield rows, values, ok
+        finally:
+            for stream in self._tiles.values():
+                stream.close()
+
+    def _resolver(self, spec: Input) -> Resolve:
+        make = _RESOLVERS.get(type(spec))
+        if make is None:
+            message = f"No resolver for inputs of kind {type(spec).__name__}"
+            raise ModelError(message)
+        if spec.per != "slide":
+            return make(self, spec)
+        if type(spec) in _WHOLE:
+            return self._once(make(self, spec))
+        return self._once(self._stacked(replace(spec, per="unit")))
+
+    def _once(self, resolve: Resolve) -> Resolve:
+        """Call with all spots, and once, whatever the batch; where a batch is a slide of its own, with its spots."""
+        every = np.arange(len(self._scene.grid), dtype=np.intp)
+        known: dict[int, Any] = {}
+
+        def values(number: int, rows: NDArray[np.intp]) -> Any:
+            key = number if self.together else 0
+            if key not in known:
+                known.clear()
+                known[key] = resolve(number, rows if self.together else every)
+            return known[key]
+
+        return values
+
+    def _stacked(self, spec: Input) -> Resolve:
+        """The rows of an input over any number of spots, which are read in parts."""
+
+        def values(number: int, rows: NDArray[np.intp]) -> Any:
+            parts = [rows[i : i + ENCODED] for i in range(0, len(rows), ENCODED)]
+            batches = [rows] if isinstance(spec, kinds.Positions) else parts
+            whole = Supply({"all": spec}, self._scene, batches, together=self.together)
+            return torch.cat([found["all"] for _, found, _ in whole])
+
+        return values
+
+    def tiles(self, px: int, mpp: float) -> _TileStream:
+        """The stream of tiles of one size, shared by all inputs that need it."""
+        key = (px, mpp)
+        if key not in self._tiles:
+            self._tiles[key] = _TileStream(self._scene, self._batches, px, mpp)
+        return self._tiles[key]
+
+    @property
+    def scene(self) -> Scene:
+        """What the inputs are resolved against."""
+        return self._scene
+
+
+class _TileStream:
+    """Tiles of one size, read ahead by a thread, one batch at a time."""
+
+    def __init__(self, scene: Scene, batches: list[NDArray[np.intp]], px: int, mpp: float) -> None:
+        order = np.concatenate(batches) if batches else np.zeros(0, dtype=np.intp)
+        size = len(batches[0]) if batches else 1
+        centres = scene.grid.xy[order]
+        self._source = ahead(scene.slide.read_tiles(centres, px, mpp, batch_size=size), depth=2)
+        self._number, self._device = -1, scene.device
+        self.ok: NDArray[np.bool_] = np.zeros(0, dtype=bool)
+        self._tensor: Tensor = torch.empty(0)
+
+    def get(self, number: int) -> Tensor:
+        """Tiles of batch ``number``: uint8 (n, 3, px, px) on the device."""
+        if number != self._number:
+            batch: TileBatch = next(self._source)
+            self._number, self.ok = number, batch.ok
+            self._tensor = torch.from_numpy(batch.tiles).to(self._device).permute(0, 3, 1, 2)
+        return self._tensor
+
+    def close(self) -> None:
+        """End the reading thread."""
+        self._source.close()
+
+
+_RESOLVERS: dict[type[Input], Callable[[Supply, Any], Resolve]] = {
+    kinds.Tiles: tiles.tiles,
+    kinds.MultiScaleTiles: tiles.multi_scale_tiles,
+    kinds.RegionImage: tiles.region_image,
+    kinds.Features: tiles.features,
+    kinds.NeighbourTiles: tiles.neighbour_tiles,
+    kinds.NeighbourFeatures: tiles.neighbour_features,
+    kinds.TileGraph: tiles.tile_graph,
+    kinds.Bag: tiles.bag,
+    kinds.Positions: positions.positions,
+    kinds.Index: positions.index,
+    kinds.KnnGraph: positions.knn_graph,
+    kinds.Expression: given.expression,
+    kinds.Nuclei: given.nuclei,
+    kinds.CellReference: given.cell_reference,
+    kinds.Reference: given.reference,
+}
+
+_WHOLE = (kinds.TileGraph, kinds.Bag, kinds.KnnGraph, kinds.CellReference, kinds.Reference)
+"""Inputs that describe all spots together, not one after the other."""
