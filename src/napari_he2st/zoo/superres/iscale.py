@@ -23,7 +23,7 @@ class IScale(SuperPixels):
     """
 
     targets: Mapping[str, Expression | Label] = {"expression": Expression("minmax", panel="var:100")}
-    recipe = Recipe("adam", lr=1e-4, epochs=1000, batch_size=lambda spots: max(1, min(128, spots // 16)))
+    recipe = Recipe("adam", lr=1e-4, epochs=1000, batch_of=lambda spots: max(1, min(128, spots // 16)))
 
 
 def merge_spots(
