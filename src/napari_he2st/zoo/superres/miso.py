@@ -58,9 +58,9 @@ class Miso(Predictor):
     Notes
     -----
     The published encoders, Phikon and H0-mini, are vision transformers: ``"tokens:NAME"`` reads the patch tokens
-    of one whose weights the user has. The first stage lives as long as training. In the original it sees a feature of a spot's whole image, here the
-    mean over its patches. Each spot's label is the mean of what those first stages say that saw its slide; with
-    fewer slides than folds there is one.
+    of one whose weights the user has. The first stage lives as long as training. In the original it sees a feature
+    of a spot's whole image, here the mean over its patches. Each spot's label is the mean of what those first
+    stages say that saw its slide; with fewer slides than folds there is one.
     """
 
     targets: Mapping[str, Expression | Label] = {"expression": Expression("counts", panel="hvg:100")}

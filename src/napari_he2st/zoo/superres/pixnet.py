@@ -70,7 +70,7 @@ class PixNet(Predictor):
         bins: int = 64,
         tile_px: int = 256,
         mpp: float = 1.0,
-        overlap: int = 64,
+        overlap: int = 128,
     ) -> None:
         super().__init__()
         self.unit = Regions(px=tile_px, mpp=mpp, overlap=overlap, bins=bins)
