@@ -16,7 +16,7 @@ from napari_he2st.analysis.domains.leiden import join_alike
 from napari_he2st.core.errors import He2stError, SchemaError
 from napari_he2st.core.schema import provenance
 
-METHODS = ["leiden", "kmeans"]
+METHODS = ["leiden", "kmeans", "mixture"]
 
 
 def section(X, xy, scale="log1p_cp10k"):

@@ -13,7 +13,7 @@ def test_what_is_checked(he2st) -> None:
     outcome = he2st("doctor", "--json")
     assert outcome.code == 0
     checks = {check["name"]: check for check in outcome.json}
-    assert {"python", "torch", "window", "device", "efficientnet-lite0", "disk"} <= checks.keys()
+    assert {"python", "torch", "window", "device", "hub", "efficientnet-lite0", "encoders", "disk"} <= checks.keys()
     assert checks["torch"]["found"] == importlib.metadata.version("torch")
     assert checks["efficientnet-lite0"]["state"] == "ok"
     assert "torch" in he2st("doctor").out

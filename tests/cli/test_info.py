@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.tiny.formats import write_ome_zarr
 
 TRUTH_KEYS = {
     "layout",
@@ -77,3 +78,19 @@ def test_folder_without_a_section(he2st, tmp_path: Path) -> None:
     outcome = he2st("info", tmp_path)
     assert outcome.code == 1
     assert "legacy_st" in outcome.err
+
+
+def test_a_pixel_size_is_remembered_when_asked(he2st, picture: Path) -> None:
+    he2st("info", picture, "--mpp", "0.5", "--remember")
+    facts = he2st("info", picture, "--json").json
+    assert facts["mpp"] == 0.5
+    assert facts["mpp_source"].startswith("stated on")
+    assert he2st("info", picture, "--remember").code == 2
+
+
+def test_ome_zarr_is_a_slide(he2st, tmp_path: Path) -> None:
+    path = write_ome_zarr(tmp_path / "a.zarr", np.full((90, 70, 3), 200, dtype=np.uint8))
+    facts = he2st("info", path, "--json").json
+    assert (facts["format"], facts["size"], facts["mpp"]) == ("OME-Zarr 0.5", [70, 90], 0.5)
+    assert facts["icc"] is None
+    assert facts["associated"] == []

@@ -20,7 +20,7 @@ SLOW = 50_000_000
 TOLERANCE = 1e-5
 
 
-def _cases() -> list[Path]:
+def cases() -> list[Path]:
     paths = sorted(OWN.glob("*.json"))
     if further := os.environ.get("HE2ST_PARITY_DIR"):
         known = {path.name for path in paths}
@@ -63,27 +63,35 @@ def difference(ours: np.ndarray, theirs: np.ndarray) -> str | None:
     return None if worst <= allowed else f"differs by {worst:.2e}, allowed are {allowed:.2e}"
 
 
-@pytest.mark.parametrize("path", [_parameter(path) for path in _cases()])
+def compare(path: Path, adapter: Path) -> tuple[dict[str, str], float]:
+    """What is wrong with each array of a case, and the largest absolute difference of any."""
+    case, module = load_case(path), _load(adapter)
+    torch.manual_seed(0)
+    with torch.inference_mode(getattr(module, "INFERENCE", True)):
+        ours = module.run(case)
+    problems, largest = {}, 0.0
+    for name, theirs in case["outputs"].items():
+        if name not in ours:
+            problems[name] = "missing"
+            continue
+        found = np.asarray(ours[name])
+        rules = [rule for pattern, rule in getattr(module, "COMPARE", {}).items() if re.fullmatch(pattern, name)]
+        problem = (rules[0] if rules else difference)(found, theirs)
+        if problem is not None:
+            problems[name] = problem
+        elif np.issubdtype(theirs.dtype, np.number) and theirs.size:
+            largest = max(largest, float(np.nanmax(np.abs(found.astype(np.float64) - theirs))))
+    return problems, largest
+
+
+@pytest.mark.parametrize("path", [_parameter(path) for path in cases()])
 def test_case(path: Path) -> None:
     adapter = find_adapter(path.stem)
     if adapter is None:
         if path.parent != OWN:
             pytest.skip(f"no adapter for {path.stem} yet")
         pytest.fail(f"{path.name} has no adapter in {ADAPTERS}")
-    case, module = load_case(path), _load(adapter)
-    torch.manual_seed(0)
-    with torch.inference_mode(getattr(module, "INFERENCE", True)):
-        ours = module.run(case)
-    problems = {}
-    for name, theirs in case["outputs"].items():
-        if name not in ours:
-            problems[name] = "missing"
-            continue
-        rules = [rule for pattern, rule in getattr(module, "COMPARE", {}).items() if re.fullmatch(pattern, name)]
-        problem = (rules[0] if rules else difference)(np.asarray(ours[name]), theirs)
-        if problem is not None:
-            problems[name] = problem
-    assert not problems
+    assert not compare(path, adapter)[0]
 
 
 @pytest.mark.parametrize("adapter", sorted(ADAPTERS))

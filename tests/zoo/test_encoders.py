@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,31 +11,175 @@ from skimage.color import hed_from_rgb
 from torch import nn
 
 from napari_he2st.core.errors import UnknownNameError, WeightsError
-from napari_he2st.zoo.encoders.build import BUILDERS, build, spec_of, timm_network
+from napari_he2st.zoo.encoders.build import Encoder, build, network_of, published_network, spec_of
 from napari_he2st.zoo.encoders.colour import ColourTexture
 from napari_he2st.zoo.encoders.fuse import fuse_conv_bn
-from napari_he2st.zoo.encoders.table import encoders
+from napari_he2st.zoo.encoders.table import encoders, present_file
 from napari_he2st.zoo.guard import safe_import
 
 TILES = torch.randint(0, 256, (2, 3, 96, 96), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
 @pytest.mark.parametrize("name", encoders())
-def test_every_row_of_the_table(name: str) -> None:
+def test_every_row_is_the_network_that_was_published(name: str) -> None:
     spec = spec_of(name)
-    assert spec.builder in BUILDERS
     assert sum(spec.parts) in (0, spec.dim)
-    if spec.gated:
-        pytest.skip("its weights are a file of the user's")
-    if spec.weights is not None and spec.weights.package is None:
-        pytest.skip("its weights have to be downloaded")
+    with torch.device("meta"):
+        network = network_of(spec)
+    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    assert millions == pytest.approx(spec.parameters_m, abs=0.011)
+
+
+@pytest.mark.parametrize("name", [name for name, spec in encoders().items() if present_file(spec) is not None])
+def test_every_encoder_whose_weights_are_here(name: str) -> None:
     encoder = build(name)
     features = encoder(TILES)
-    assert features.shape == (2, spec.dim)
+    assert features.shape == (2, encoder.spec.dim)
     assert features.dtype == torch.float32
     assert not features.requires_grad
     assert bool(features.isfinite().all())
     torch.testing.assert_close(encoder(TILES[1:]), features[1:], rtol=1e-4, atol=1e-4)
+
+
+# One of each way from a published file to a feature; the networks are cut down, the ways are not.
+CUT_DOWN = {
+    "uni": {"depth": 1, "embed_dim": 192, "num_heads": 3},
+    "virchow2": {"depth": 1, "embed_dim": 160, "num_heads": 2},
+    "phikon": {"depth": 2, "embed_dim": 192, "num_heads": 3},
+    "hibou-b": {"depth": 1, "embed_dim": 192, "num_heads": 3},
+    "plip": {"depth": 2, "embed_dim": 192, "num_heads": 3},
+    "quiltnet-b32": {"depth": 2, "embed_dim": 192, "num_heads": 3},
+    "conch-v1.5": {"depth": 1},
+    "ctranspath": {},
+    "remedis": {"units": (1, 1, 1, 1), "width": 1},
+    "resnet50-trunc": {},
+}
+DIMS = {"uni": 192, "virchow2": 320, "phikon": 192, "hibou-b": 192, "remedis": 2048}
+
+
+@pytest.mark.parametrize("name", CUT_DOWN)
+def test_a_published_file_becomes_an_encoder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = spec_of(name)
+    spec = replace(row, arguments=dict(row.arguments) | CUT_DOWN[name], dim=DIMS.get(name, row.dim))
+    monkeypatch.setitem(encoders(), name, spec)
+    torch.manual_seed(0)
+    network = network_of(spec).eval()
+    state = network.state_dict()
+    for key, value in state.items():
+        if value.dim() > 1 and value.is_floating_point() and not key.endswith("attn_mask"):
+            value.normal_(0, 0.1)
+        if key == "head.bias":  # a CLIP projection has none
+            value.zero_()
+    published = PUBLISHED.get(name, dict)(state)
+    torch.save(published, tmp_path / "w.pth")
+    (tmp_path / "weights.toml").write_text(f'"{name}" = "w.pth"\n')
+    monkeypatch.setenv("HE2ST_WEIGHTS", str(tmp_path / "weights.toml"))
+    encoder = build(name)
+    tiles = encoder.normalise(TILES)
+    features = encoder(TILES)
+    assert features.shape == (2, spec.dim)
+    if row.feature == "projected" or row.builder != "timm":
+        torch.testing.assert_close(features, network(tiles), rtol=1e-3, atol=1e-3)
+    else:
+        cls = network.forward_features(tiles)[:, 0]
+        torch.testing.assert_close(features[:, : cls.shape[1]], cls)
+
+
+def _split(state: dict, key: str) -> tuple[torch.Tensor, ...]:
+    return state[key].chunk(3)
+
+
+def _transformers(state: dict) -> dict:
+    """A state dict in the names of the *transformers* library, its pooler included."""
+    swiglu = any(".ls1." in key for key in state)
+    names = {
+        "cls_token": "embeddings.cls_token",
+        "reg_token": "embeddings.register_tokens",
+        "pos_embed": "embeddings.position_embeddings",
+    }
+    out = {"pooler.dense.weight": torch.zeros(2, 2), "embeddings.mask_token": torch.zeros(1)}
+    for key, value in state.items():
+        new = names.get(key) or re.sub(r"^patch_embed\.proj", "embeddings.patch_embeddings.projection", key)
+        new = re.sub(r"^norm\.", "layernorm.", new)
+        new = re.sub(r"^blocks\.", "encoder.layer.", new)
+        new = re.sub(r"ls(\d)\.gamma", r"layer_scale\1.lambda1", new).replace("attn.proj", "attention.output.dense")
+        if swiglu:
+            new = new.replace("mlp.fc1", "mlp.weights_in").replace("mlp.fc2", "mlp.weights_out")
+        else:
+            new = new.replace("mlp.fc1", "intermediate.dense").replace("mlp.fc2", "output.dense")
+            new = new.replace("norm1", "layernorm_before").replace("norm2", "layernorm_after")
+        if "attn.qkv" in new:
+            for part, third in zip(("query", "key", "value"), _split(state, key), strict=True):
+                out[new.replace("attn.qkv", f"attention.attention.{part}")] = third
+        else:
+            out[new] = value
+    return out
+
+
+def _transformers_clip(state: dict) -> dict:
+    out = {"text_model.embeddings.token_embedding.weight": torch.zeros(2, 2), "logit_scale": torch.zeros(())}
+    for key, value in state.items():
+        new = re.sub(r"^blocks\.", "encoder.layers.", key).replace("attn.proj", "self_attn.out_proj")
+        new = re.sub(r"norm(\d)\.", r"layer_norm\1.", new).replace("norm_pre", "pre_layrnorm")
+        new = re.sub(r"^norm\.", "post_layernorm.", new)
+        if key == "head.bias":
+            continue
+        if key == "head.weight":
+            out["visual_projection.weight"] = value
+        elif key == "cls_token":
+            out["vision_model.embeddings.class_embedding"] = value.flatten()
+        elif key == "pos_embed":
+            out["vision_model.embeddings.position_embedding.weight"] = value[0]
+        elif key == "patch_embed.proj.weight":
+            out["vision_model.embeddings.patch_embedding.weight"] = value
+        elif "attn.qkv" in new:
+            for part, third in zip("qkv", _split(state, key), strict=True):
+                out["vision_model." + new.replace("attn.qkv", f"self_attn.{part}_proj")] = third
+        else:
+            out[f"vision_model.{new}"] = value
+    return out
+
+
+def _open_clip(state: dict) -> dict:
+    out = {"token_embedding.weight": torch.zeros(2, 2)}
+    for key, value in state.items():
+        new = re.sub(r"^blocks\.", "transformer.resblocks.", key).replace("attn.proj", "attn.out_proj")
+        new = new.replace("attn.qkv.", "attn.in_proj_").replace("mlp.fc1", "mlp.c_fc").replace("mlp.fc2", "mlp.c_proj")
+        new = re.sub(r"norm(\d)\.", r"ln_\1.", new).replace("norm_pre", "ln_pre")
+        new = re.sub(r"^norm\.", "ln_post.", new)
+        if key == "head.bias":
+            continue
+        if key == "head.weight":
+            out["visual.proj"] = value.mT.contiguous()
+        elif key == "cls_token":
+            out["visual.class_embedding"] = value.flatten()
+        elif key == "pos_embed":
+            out["visual.positional_embedding"] = value[0]
+        elif key == "patch_embed.proj.weight":
+            out["visual.conv1.weight"] = value
+        else:
+            out[f"visual.{new}"] = value
+    return out
+
+
+PUBLISHED = {
+    "phikon": _transformers,
+    "hibou-b": _transformers,
+    "plip": _transformers_clip,
+    "quiltnet-b32": _open_clip,
+    "ctranspath": lambda state: {"model": {key: value for key, value in state.items() if "attn_mask" not in key}},
+    "resnet50-trunc": lambda state: (
+        state | {"fc.weight": torch.zeros(1000, 2048), "layer4.0.conv1.weight": torch.zeros(1)}
+    ),
+}
+"""Name → what its authors' file holds where our network has a state dict."""
+
+
+def test_a_tile_is_resized_before_its_middle_is_taken() -> None:
+    spec = replace(spec_of("timm:mobilenetv3_small_050?pretrained=no"), px=64, resize_px=96)
+    encoder = Encoder(spec, torch.nn.Identity())
+    whole = Encoder(replace(spec, px=96, resize_px=0), torch.nn.Identity()).normalise(TILES)
+    torch.testing.assert_close(encoder.normalise(TILES), whole[..., 16:80, 16:80])
 
 
 def test_bytes_and_shares_give_the_same() -> None:
@@ -58,7 +204,7 @@ def test_random_weights_are_asked_for_and_always_the_same() -> None:
 
 
 def test_a_timm_model_takes_the_users_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = timm_network(spec_of("timm:mobilenetv3_small_050?pretrained=no"))
+    network = published_network(spec_of("timm:mobilenetv3_small_050?pretrained=no"))
     torch.save(network.state_dict(), tmp_path / "w.pth")
     (tmp_path / "weights.toml").write_text('"timm:mobilenetv3_small_050" = "w.pth"\n')
     monkeypatch.setenv("HE2ST_WEIGHTS", str(tmp_path / "weights.toml"))

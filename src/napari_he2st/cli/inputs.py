@@ -21,6 +21,17 @@ def open_section(text: str, *, mpp: float | None = None) -> Section:
     return read_section(path, name, mpp=mpp)
 
 
+def is_slide(text: str) -> bool:
+    """Whether an argument names a slide: an address, a file or an OME-Zarr folder, and no measured section."""
+    from napari_he2st.data.slides import is_address, is_slide_folder
+    from napari_he2st.data.truth import parse_section
+
+    if is_address(text):
+        return True
+    path, name = parse_section(text)
+    return name is None and (is_slide_folder(path) if path.is_dir() else path.suffix.lower() != ".h5ad")
+
+
 def open_slide(text: str, *, mpp: float | None = None) -> Slide:
     """The slide that a path names, or the image of the measured section that ``PATH:NAME`` names.
 
@@ -31,11 +42,9 @@ def open_slide(text: str, *, mpp: float | None = None) -> Slide:
     """
     from napari_he2st.core.schema import facts_of
     from napari_he2st.data.slides import Slide
-    from napari_he2st.data.truth import parse_section
 
-    path, name = parse_section(text)
-    if name is None and not path.is_dir():
-        return Slide.open(path, mpp=mpp)
+    if is_slide(text):
+        return Slide.open(text, mpp=mpp)
     section = open_section(text, mpp=mpp)
     if section.slide_path is None:
         raise SlideError("The section has no image", where=text, todo="Name the slide itself and pass --spots")

@@ -1,4 +1,4 @@
-"""Where caches live on this machine."""
+"""Where caches and what the user has stated live on this machine."""
 
 from __future__ import annotations
 
@@ -11,5 +11,12 @@ import platformdirs
 def cache_folder() -> Path:
     """The folder of all caches: ``HE2ST_CACHE`` if set, else the user's cache folder."""
     folder = Path(os.environ.get("HE2ST_CACHE") or platformdirs.user_cache_dir("napari-he2st", appauthor=False))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def config_folder() -> Path:
+    """The folder of what the user has stated: ``HE2ST_CONFIG`` if set, else the user's configuration folder."""
+    folder = Path(os.environ.get("HE2ST_CONFIG") or platformdirs.user_config_dir("napari-he2st", appauthor=False))
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import napari
@@ -20,7 +21,11 @@ _NO_LAYER: list[LayerData] = [(None,)]
 
 def slide_reader(path: str | list[str]) -> Reader | None:
     """Read a whole-slide image into a pyramid in micrometres."""
-    return None if isinstance(path, list) else _read_slide
+    from napari_he2st.data.slides import is_slide_folder
+
+    if isinstance(path, list) or (Path(path).is_dir() and not is_slide_folder(Path(path))):
+        return None
+    return _read_slide
 
 
 def _read_slide(path: str) -> list[LayerData]:

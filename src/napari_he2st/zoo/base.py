@@ -1,24 +1,30 @@
 """The contract of a system: what it needs, what it learns, what it returns.
 
-A system declares its ``unit`` (what a batch is made of) and its named ``inputs`` (see
-:mod:`napari_he2st.zoo.inputs`); the engine supplies them, calls ``prepare`` and then ``loss`` or
-``predict``. Specs are frozen values, class attributes or set in ``__init__``; fitted numbers live in
-the state dict or in ``extras``.
+A system is a :class:`Predictor`, a :class:`DomainMethod` or an :class:`Aligner`. It declares its named
+``inputs`` (see :mod:`napari_he2st.zoo.inputs`), which the engine supplies. A predictor also declares its
+``unit`` (what a batch is made of); the engine calls its ``prepare`` and then ``loss`` or ``predict``. Specs are
+frozen values, class attributes or set in ``__init__``; fitted numbers live in the state dict or in ``extras``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from napari_he2st.core.errors import ModelError
 from napari_he2st.core.noise import Noise
+from napari_he2st.core.progress import Progress
+from napari_he2st.core.types import Domains, Transform
 from napari_he2st.zoo.blocks.losses import nan_mse
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 Per = Literal["unit", "slide", "spot", "cell", "pixel"]
 
@@ -164,7 +170,8 @@ class Batches(Protocol):
     """What ``fit`` and ``finish`` iterate: one iteration is one epoch, prepared and on the device.
 
     Each item is ``(targets, prepared)``. ``targets["slide"]`` holds, int64 of shape (n,), which training
-    section each row belongs to, so that a fit can weigh or cross-validate by section.
+    section each row belongs to, so that a fit can weigh or cross-validate by section; ``targets["row"]``, its
+    row there.
     """
 
     n_slides: int
@@ -180,6 +187,125 @@ class System:
     unit: Unit = Spots()
     inputs: Mapping[str, Input] = {}
     max_spots: int = 4096
+
+
+class Fitted(System):
+    """A system that is fitted to the very sections it is asked about: nothing is trained beforehand.
+
+    ``__init__`` takes the options as keyword arguments with defaults: they become form fields and
+    ``--option k=v``. All inputs are of a whole section (:class:`Slide`).
+
+    Attributes
+    ----------
+    optional
+        Names of the inputs it can do without; they are then None.
+    progress
+        Where long work reports itself and is asked to stop; set by the engine.
+    """
+
+    unit = Slide()
+    optional: ClassVar[frozenset[str]] = frozenset()
+    progress: Progress | None = None
+
+    def steps(self, total: int, what: str = "Fitting") -> Iterator[int]:
+        """Count to ``total``, reporting each step; work that is cancelled ends here."""
+        if self.progress is not None:
+            self.progress.start(total, what)
+        for step in range(total):
+            yield step
+            if self.progress is not None:
+                self.progress.advance()
+
+    def minimise(
+        self, parameters: nn.Module, loss: Callable[[int], Tensor], recipe: Recipe, *, patience: int = 50
+    ) -> dict[str, float]:
+        """Train a network by the whole of its data in each step.
+
+        Parameters
+        ----------
+        parameters
+            The network.
+        loss
+            Objective of an epoch, by its number.
+        recipe
+            Optimiser and number of epochs.
+        patience
+            End early once so many epochs have not lowered the loss by 0.1 %.
+
+        Returns
+        -------
+        dict
+            For :attr:`~napari_he2st.core.types.Domains.params`: ``epochs``, ``seconds_per_epoch``, ``loss``.
+        """
+        optimizer = make_optimizer(parameters, recipe)
+        schedule = make_schedule(optimizer, recipe)
+        began, best, since, done, value = time.perf_counter(), math.inf, 0, 0, math.nan
+        parameters.train()
+        for epoch in self.steps(recipe.epochs, "Training"):
+            objective = loss(epoch)
+            descend(optimizer, objective, recipe)
+            schedule.step()
+            value, done = float(objective.detach()), epoch + 1
+            if not math.isfinite(value):
+                raise ModelError(f"The loss is {value} after {done} epochs", todo="Lower the learning rate")
+            since = 0 if value < best - 1e-3 * abs(best) or best == math.inf else since + 1
+            best = min(best, value)
+            if since >= patience:
+                break
+        parameters.eval()
+        return {
+            "epochs": done,
+            "seconds_per_epoch": round((time.perf_counter() - began) / max(done, 1), 4),
+            "loss": value,
+        }
+
+
+class DomainMethod(Fitted):
+    """Groups the spots of a section into tissue domains."""
+
+    def segment(self, adata: AnnData, *, n_domains: int | None, seed: int, **inputs: Any) -> Domains:
+        """Group the spots.
+
+        Parameters
+        ----------
+        adata
+            Raw counts in ``X`` (of a prediction: its linear units), complete and float32; positions in
+            ``obsm["spatial"]``, micrometres.
+        n_domains
+            How many; None lets the method decide, if it can.
+        seed
+            Start of the random numbers.
+        inputs
+            What ``inputs`` names, as tensors of all spots.
+
+        Raises
+        ------
+        He2stError
+            The method has to be told the number of domains.
+        """
+        raise NotImplementedError
+
+
+class Aligner(Fitted):
+    """Brings sections into register."""
+
+    def align(self, sections: Sequence[AnnData], **inputs: Any) -> list[Transform]:
+        """Transform of each section into the first section's frame, in micrometres; the first is the identity.
+
+        Parameters
+        ----------
+        sections
+            At least two, as in :meth:`DomainMethod.segment`, over the same genes.
+        inputs
+            What ``inputs`` names, one value per section.
+
+        Returns
+        -------
+        list of Transform
+            ``info`` holds what the method knows: ``objective``, ``coupling`` (to the section before),
+            ``moved`` (positions after a map that is not affine, shape (spots, 2)).
+        """
+        raise NotImplementedError
 
 
 class Predictor(System, nn.Module):

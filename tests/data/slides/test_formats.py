@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -303,7 +304,8 @@ def test_real_svs(he2st_data: Path) -> None:
 
 
 @pytest.mark.needs_data
-def test_real_dicom(he2st_data: Path) -> None:
+def test_real_dicom_through_openslide(he2st_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wsidicom", None)  # as where the extra is not installed
     with Slide.open(he2st_data / "wsi" / "multi_frame_jpeg2000_camelyon_challenge_image.dcm") as slide:
         assert slide.size == (1696, 812)
         assert slide.mpp == pytest.approx(28.97, abs=0.01)

@@ -22,7 +22,14 @@ def openslide_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_readers_are_asked_from_the_fastest_to_the_most_general() -> None:
-    assert [e.name for e in sorted(SLIDE_READERS, key=lambda e: e.facts["order"])] == ["tiff", "openslide", "flat"]
+    assert [e.name for e in sorted(SLIDE_READERS, key=lambda e: e.facts["order"])] == [
+        "ome-zarr",
+        "tiff",
+        "czi",
+        "dicom",
+        "openslide",
+        "flat",
+    ]
 
 
 @pytest.mark.usefixtures("openslide_only")

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from tests.parity.fill import inputs_of
 
-from napari_he2st.zoo.encoders.build import build, spec_of, timm_network
+from napari_he2st.zoo.encoders.build import build, published_network, spec_of
 from napari_he2st.zoo.weights import find_weights, load_checkpoint
 
 NAME = "efficientnet-lite0"
@@ -26,6 +26,6 @@ def run(case: dict) -> dict[str, np.ndarray]:
     assert shapes == [[key, shape] for key, shape, _ in case["state"]]
 
     x = inputs_of(case)["x"]
-    network, encoder = timm_network(spec), build(NAME)
+    network, encoder = published_network(spec), build(NAME)
     tile = torch.from_numpy(immunohistochemistry()[:224, :224].copy()).permute(2, 0, 1)[None]
     return {"feat": encoder.network(x), "logits": network(x), "ihc_feat": encoder(tile)}

@@ -6,6 +6,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_he2st.analysis.domains import domain_method
 from napari_he2st.analysis.domains.embedding import check_request, domains_of, embed
@@ -48,19 +49,31 @@ def kmeans(
     He2stError
         The number of domains is missing or impossible.
     """
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
-
     if n_domains is None:
         raise He2stError("k-means needs the number of domains", todo="Say how many, or use leiden")
     embedding = embed(adata, genes=genes, components=components, smooth=smooth)
     check_request(n_domains, len(embedding))
+    labels = means(embedding.components, n_domains, seed)
+    params = {"method": "kmeans", "seed": seed, "smooth": smooth, "components": components, "genes": genes}
+    return domains_of(labels, embedding, params)
+
+
+def means(points: NDArray, n: int, seed: int, *, n_init: int = 4) -> NDArray[np.intp]:
+    """k-means group of each point.
+
+    Raises
+    ------
+    He2stError
+        There are fewer different points than groups.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct spots than domains: said below
-        labels = KMeans(n_domains, n_init=4, random_state=seed).fit_predict(embedding.components)
+        labels = KMeans(n, n_init=n_init, random_state=seed).fit_predict(points)
     n_found = len(np.unique(labels))
-    if n_found < n_domains:
-        message = f"There are only {n_found} different expression profiles, not {n_domains}"
+    if n_found < n:
+        message = f"There are only {n_found} different expression profiles, not {n}"
         raise He2stError(message, todo="Ask for fewer domains")
-    params = {"method": "kmeans", "seed": seed, "smooth": smooth, "components": components, "genes": genes}
-    return domains_of(labels.astype(np.intp), embedding, params)
+    return labels.astype(np.intp)

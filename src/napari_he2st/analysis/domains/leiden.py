@@ -68,16 +68,31 @@ def leiden(
     check_request(n_domains, len(embedding))
     params: dict[str, Any] = {"method": "leiden", "seed": seed, "resolution": resolution, "smooth": smooth}
     params |= {"neighbours": neighbours, "components": components, "genes": genes}
-    if n_domains == 1:
-        return domains_of(np.zeros(len(embedding), dtype=np.intp), embedding, params)
-    communities = _Communities(embedding.components, neighbours, seed)
-    if n_domains is None:
-        return domains_of(communities.at(resolution), embedding, params)
-    params["resolution"], labels = communities.search(n_domains)
-    if (n_found := int(labels.max()) + 1) > n_domains:
-        params["joined_from"] = n_found
-        labels = join_alike(labels, embedding.components, n_domains)
-    return domains_of(labels, embedding, params)
+    labels, found = communities(embedding.components, n_domains, seed, resolution=resolution, neighbours=neighbours)
+    return domains_of(labels, embedding, params | found)
+
+
+def communities(
+    points: NDArray[np.float32], n: int | None, seed: int, *, resolution: float = 1.0, neighbours: int = 15
+) -> tuple[NDArray[np.intp], dict[str, Any]]:
+    """Leiden communities of points, as :func:`leiden` finds them.
+
+    Returns
+    -------
+    labels
+        Community of each point, from 0 on.
+    found
+        The ``resolution``, and ``joined_from`` where communities had to be joined.
+    """
+    graph = _Communities(points, neighbours, seed)
+    if n is None:
+        return graph.at(resolution), {"resolution": resolution}
+    if n == 1:
+        return np.zeros(len(points), dtype=np.intp), {"resolution": 0.0}
+    resolution, labels = graph.search(n)
+    if (n_found := int(labels.max()) + 1) > n:
+        return join_alike(labels, points, n), {"resolution": resolution, "joined_from": n_found}
+    return labels, {"resolution": resolution}
 
 
 class _Communities:

@@ -32,6 +32,23 @@ def paired_labels(predicted: Any, measured: Any) -> tuple[NDArray[np.intp], NDAr
     return left[both], right[both]
 
 
+def matched_groups(predicted: NDArray[np.intp], measured: NDArray[np.intp]) -> list[tuple[int, int]]:
+    """The pairs (predicted, measured) of groups that share most spots, each used once (Hungarian matching).
+
+    Parameters
+    ----------
+    predicted, measured
+        Group of each spot, from 0 on.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    n = int(max(predicted.max(initial=-1), measured.max(initial=-1))) + 1
+    shared = np.zeros((n, n), dtype=np.intp)
+    np.add.at(shared, (predicted, measured), 1)
+    rows, columns = linear_sum_assignment(shared, maximize=True)
+    return [(int(p), int(m)) for p, m in zip(rows, columns, strict=True) if p <= predicted.max(initial=-1)]
+
+
 def _codes(labels: Any) -> NDArray[np.intp]:
     import pandas as pd
 

@@ -9,7 +9,7 @@ _END_BYTES = 64 * 1024
 _SAMPLES, _SAMPLE_BYTES = 32, 16 * 1024
 
 
-def fingerprint_of(path: Path, identity: str = "") -> str:
+def fingerprint_of(path: Path | str, identity: str = "") -> str:
     """SHA-256 (first 32 hexadecimal digits) over the size, both ends and samples of a file.
 
     Whole slides have gigabytes, so not every byte is read: 64 KiB at each end, where headers and tables
@@ -19,10 +19,12 @@ def fingerprint_of(path: Path, identity: str = "") -> str:
     Parameters
     ----------
     path
-        The file.
+        The file. Of a folder or an address, ``identity`` alone is hashed.
     identity
         More text that belongs to the content, such as a format's own hash over several files.
     """
+    if isinstance(path, str) or path.is_dir():
+        return hashlib.sha256(identity.encode()).hexdigest()[:32]
     size = path.stat().st_size
     digest = hashlib.sha256(f"{size}:{identity}".encode())
     with path.open("rb") as file:

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_he2st.core.errors import SlideError
+from napari_he2st.data.slides.colour import Recolour, to_srgb
 from napari_he2st.data.slides.fingerprint import fingerprint_of
-from napari_he2st.data.slides.opening import describe, open_source, slide_name
-from napari_he2st.data.slides.pixel_size import check_mpp, choose_mpp, missing_mpp
+from napari_he2st.data.slides.opening import describe, located, open_source, pixel_size_of, slide_name
+from napari_he2st.data.slides.pixel_size import check_mpp, missing_mpp
 from napari_he2st.data.slides.pyramid import Pyramid
 from napari_he2st.data.slides.resample import SAME, plan_cut
 from napari_he2st.data.slides.source import Source, TileError
@@ -56,32 +57,42 @@ class Slide:
     Attributes
     ----------
     path
-        Its file.
+        Its file or folder; text where it is an address.
     mpp
         Micrometres per level-0 pixel.
     mpp_source
-        Where ``mpp`` comes from: ``"given"``, or ``"metadata: …"``.
+        Where ``mpp`` comes from: ``"given"``, ``"stated on …"``, or ``"metadata: …"``.
     levels
         The levels of the file, from the full resolution to the coarsest.
     """
 
-    def __init__(self, path: Path, source: Source, mpp: float, mpp_source: str) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        source: Source,
+        mpp: float,
+        mpp_source: str,
+        recolour: tuple[Recolour, ...] = (),
+        of: Slide | None = None,
+    ) -> None:
         self.path, self.mpp, self.mpp_source = path, mpp, mpp_source
-        self._source = source
-        self._pyramid = Pyramid(source, CACHE_BYTES)
+        self._source, self._recolour, self._of = source, recolour, of
+        self._pyramid: Pyramid = Pyramid(source, CACHE_BYTES) if of is None else of._pyramid
         self.levels = [Level(v.width, v.height, v.downsample) for v in source.levels]
         self._closed = False
 
     @classmethod
-    def open(cls, path: str | Path, *, mpp: float | None = None) -> Slide:
+    def open(cls, path: str | Path, *, mpp: float | None = None, icc: bool = True) -> Slide:
         """Open a slide.
 
         Parameters
         ----------
         path
-            Its file.
+            Its file, its folder (OME-Zarr), or its address (``https://…``, ``s3://…``).
         mpp
-            Micrometres per level-0 pixel; overrides what the file states.
+            Micrometres per level-0 pixel; overrides what the file states and what was stated before.
+        icc
+            Convert colours to sRGB where the file has an ICC profile.
 
         Raises
         ------
@@ -90,16 +101,29 @@ class Slide:
         MissingMppError
             The file does not state its pixel size and ``mpp`` is not given.
         """
-        given = None if mpp is None else check_mpp(mpp)
-        path = Path(path)
-        source = open_source(path)
-        if given is not None:
-            return cls(path, source, given, "given")
-        chosen, _ = choose_mpp(source.facts.pixel_sizes)
-        if chosen is None:
+        where = located(path)
+        source = open_source(where)
+        try:
+            size, origin = pixel_size_of(where, source, mpp)
+            if size is None or origin is None:
+                raise missing_mpp(str(where), source.facts.objective_power)
+        except SlideError:
             source.close()
-            raise missing_mpp(str(path), source.facts.objective_power)
-        return cls(path, source, chosen.mpp, f"metadata: {chosen.source}")
+            raise
+        profile = to_srgb(source.facts.icc) if icc else None
+        return cls(where, source, size, origin, () if profile is None else (profile,))
+
+    def recoloured(self, recolour: Recolour) -> Slide:
+        """The slide in other colours, such as those of another stain.
+
+        It shares the file and the decoded tiles with this one, and closes with it.
+        """
+        return Slide(self.path, self._source, self.mpp, self.mpp_source, (*self._recolour, recolour), of=self)
+
+    @property
+    def colours(self) -> str:
+        """What is done to the colours of the file: ``"as stored"``, or the keys of all changes."""
+        return " + ".join(recolour.key for recolour in self._recolour) or "as stored"
 
     def __enter__(self) -> Slide:
         return self
@@ -113,7 +137,8 @@ class Slide:
     def close(self) -> None:
         """Release the file; the slide cannot be read any more."""
         self._closed = True
-        self._source.close()
+        if self._of is None:
+            self._source.close()
 
     @property
     def name(self) -> str:
@@ -236,7 +261,7 @@ class Slide:
                 array.from_array(
                     _LevelArray(self, number),
                     chunks=(*chunk, 3),
-                    name=f"slide-{self.fingerprint}-{number}-{id(self)}",
+                    name=f"slide-{self.fingerprint}-{self.colours}-{number}-{id(self)}",
                     asarray=False,
                     fancy=False,
                     inline_array=True,
@@ -254,7 +279,7 @@ class Slide:
         return self._read(0, 0, size, self.mpp * shrink)[0]
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self._closed or (self._of is not None and self._of._closed):
             raise SlideError("The slide is closed", where=self.path, todo="Open it again")
 
     def _level_for(self, mpp: float) -> int:
@@ -282,7 +307,12 @@ class Slide:
         level = self._level_for(mpp)
         downsample = self._pyramid.levels[level].downsample
         cut = plan_cut(centres / downsample, size, mpp / (self.mpp * downsample), exact=exact, same=same)
-        return stream(self._pyramid, level, cut, batch_size=batch_size, threads=threads)
+        return stream(self._pyramid, level, cut, batch_size=batch_size, threads=threads, recolour=self._in_colours)
+
+    def _in_colours(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        for recolour in self._recolour:
+            pixels = recolour(pixels)
+        return pixels
 
     def _read(self, x: float, y: float, size: tuple[int, int], mpp: float) -> tuple[NDArray[np.uint8], bool]:
         """One region, and whether it is whole: a stream of a single patch."""
@@ -325,4 +355,4 @@ class _LevelArray:
                 part = pixels[max(y0 - top, 0) : y1 - top, max(x0 - left, 0) : x1 - left]
                 y, x = max(top, y0) - y0, max(left, x0) - x0
                 out[y : y + part.shape[0], x : x + part.shape[1]] = part
-        return out[:, :, key[2]]
+        return self._slide._in_colours(out)[:, :, key[2]]

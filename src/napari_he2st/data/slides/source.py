@@ -85,6 +85,11 @@ class Facts:
         Magnification of the objective; never turned into a pixel size.
     identity
         Text that tells slides apart whose main file alone does not, such as OpenSlide's own hash.
+    icc
+        ICC profile of the pixels, or None.
+    associated
+        Names of the other pictures in the file, such as ``"label"`` and ``"macro"``; never shown, since they
+        can tell the patient.
     more
         Further JSON-able facts for :meth:`napari_he2st.data.slides.Slide.info`.
     """
@@ -94,6 +99,8 @@ class Facts:
     pixel_sizes: tuple[PixelSize, ...] = ()
     objective_power: float | None = None
     identity: str = ""
+    icc: bytes | None = None
+    associated: tuple[str, ...] = ()
     more: dict[str, Any] = field(default_factory=dict)
 
 
@@ -139,8 +146,10 @@ SLIDE_READERS: Registry[Any] = Registry("slide reader", "napari_he2st.data.slide
 slide_reader = SLIDE_READERS.register
 """Register a function ``(path) -> Source``; it raises :class:`SlideError` with a reason when it cannot.
 
-The fact ``order`` says when it is asked, lowest first (50 if left out). :class:`DamagedSlideError` ends
-the search.
+Facts: ``order`` says when it is asked, lowest first (50 if left out). ``folders``, a function of a folder's
+path, says whether the folder is a slide of this format; only then the reader is asked for it. ``urls=True``:
+the reader takes addresses such as ``https://…`` as text. ``formats`` says by format how it was tried:
+``"real file"``, ``"generated file"`` or ``"untested here"``. :class:`DamagedSlideError` ends the search.
 """
 
 

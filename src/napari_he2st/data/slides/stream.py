@@ -9,7 +9,7 @@ order a tile is therefore decoded once, whatever the width, as long as one row o
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -45,7 +45,13 @@ class TileBatch:
     ok: NDArray[np.bool_]
 
 
-def stream(pyramid: Pyramid, level: int, cut: Cut, *, batch_size: int, threads: int) -> Iterator[TileBatch]:
+Recoloured = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+"""Gives the colours of finished patches; returns its argument where nothing is to be done."""
+
+
+def stream(
+    pyramid: Pyramid, level: int, cut: Cut, *, batch_size: int, threads: int, recolour: Recoloured
+) -> Iterator[TileBatch]:
     """Read patches batch by batch; the next window is decoded while the caller works on this one.
 
     Parameters
@@ -58,9 +64,11 @@ def stream(pyramid: Pyramid, level: int, cut: Cut, *, batch_size: int, threads: 
         Patches per batch; only the last one is smaller.
     threads
         How many threads decode and resize.
+    recolour
+        Applied to the finished patches.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="read-tiles") as pool:
-        reader = _Reader(pyramid, level, cut, batch_size, threads)
+        reader = _Reader(pyramid, level, cut, batch_size, threads, recolour)
         running = reader.start(pool, 0)
         try:
             for window in range(reader.n_windows):
@@ -79,8 +87,11 @@ def stream(pyramid: Pyramid, level: int, cut: Cut, *, batch_size: int, threads: 
 class _Reader:
     """The open patches of one stream."""
 
-    def __init__(self, pyramid: Pyramid, level: int, cut: Cut, batch_size: int, threads: int) -> None:
+    def __init__(
+        self, pyramid: Pyramid, level: int, cut: Cut, batch_size: int, threads: int, recolour: Recoloured
+    ) -> None:
         self._pyramid, self._level, self._cut, self._threads = pyramid, level, cut, threads
+        self._recolour = recolour
         self._shape = pyramid.levels[level]
         n = len(cut.origins)
         patch_bytes = cut.window[0] * cut.window[1] * 3
@@ -116,16 +127,19 @@ class _Reader:
         pixels, first = self._pixels.pop(window), window * self.step
         ok = self._ok[first : first + len(pixels)]
         resize, (width, height) = self._cut.resize, self._cut.size
-        if resize is None:
-            return pixels, ok
-        out = np.empty((len(pixels), height, width, 3), dtype=np.uint8)
+        out = pixels if resize is None else np.empty((len(pixels), height, width, 3), dtype=np.uint8)
 
-        def resize_some(start: int, stop: int) -> None:
-            for i in range(start, min(stop, len(pixels))):
-                resize(pixels[i], first + i, out[i])
+        def complete(start: int, stop: int) -> None:
+            if resize is not None:
+                for i in range(start, min(stop, len(pixels))):
+                    resize(pixels[i], first + i, out[i])
+            done = out[start:stop]
+            coloured = self._recolour(done)
+            if coloured is not done:
+                done[:] = coloured
 
         share = -(-len(pixels) // self._threads)
-        _finish([pool.submit(resize_some, i, i + share) for i in range(0, len(pixels), share)])
+        _finish([pool.submit(complete, i, i + share) for i in range(0, len(pixels), share)])
         return out, ok
 
     def _open(self, window: int) -> None:

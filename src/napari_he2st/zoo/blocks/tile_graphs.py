@@ -15,6 +15,7 @@ from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Slide
 from napari_he2st.zoo.blocks.graph import mean_of_neighbours, nearest_graph
 from napari_he2st.zoo.blocks.losses import nan_mse, spot_pcc_loss
 from napari_he2st.zoo.blocks.pixels import standardise
+from napari_he2st.zoo.blocks.start import start_at_mean
 from napari_he2st.zoo.blocks.symmetry import random_symmetry
 from napari_he2st.zoo.blocks.trunks import load_imagenet, torchvision_network
 from napari_he2st.zoo.encoders.build import spec_of
@@ -56,8 +57,9 @@ class TileGraphs(Predictor):
         The state dict has the LSTM that is published and plays no part.
     faithful
         Read the three graph results as if they were stored node by node, which mixes nodes and makes the
-        result depend on their order, and give NaN for a node without neighbours, as published. By default
-        each node keeps its own three results, and one without neighbours counts as zero.
+        result depend on their order, give NaN for a node without neighbours, and start training at 0, as
+        published. By default each node keeps its own three results, one without neighbours counts as zero, and
+        training starts at the mean of the targets, which lie far from 0.
 
     Notes
     -----
@@ -179,9 +181,11 @@ class TileGraphs(Predictor):
         return self(features=(first[of_first], second[of_second]), nodes=nodes, **prepared)
 
     def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:
-        """Start the spots' network from ImageNet, then train."""
+        """Start the spots' network from ImageNet and the head at the mean of the targets, then train."""
         if self.imagenet:
             load_imagenet(self.encoder, self.trunk)
+        if not self.faithful:
+            start_at_mean(batches, self.gene_head_250[-1])
         yield from super().fit(batches, recipe)
 
 

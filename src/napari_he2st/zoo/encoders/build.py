@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,14 @@ from torch.nn import functional as F
 
 from napari_he2st.core.errors import ModelError, WeightsError
 from napari_he2st.core.registry import unknown_name
-from napari_he2st.zoo.blocks.hipt import HIPT, ViT256
+from napari_he2st.zoo.blocks.hipt import HIPT
+from napari_he2st.zoo.blocks.trunks import imagenet_entries, torchvision_network
 from napari_he2st.zoo.encoders.colour import ColourTexture
 from napari_he2st.zoo.encoders.fuse import fuse_conv_bn
+from napari_he2st.zoo.encoders.keys import CONVERSIONS
 from napari_he2st.zoo.encoders.table import EncoderSpec, encoders
 from napari_he2st.zoo.guard import safe_import
-from napari_he2st.zoo.weights import check_state, find_weights, load_checkpoint, shapes_of
+from napari_he2st.zoo.weights import check_state, find_weights, load_checkpoint, overrides, shapes_of
 
 _TIMM = "timm:"
 _RANDOM = "?pretrained=no"
@@ -53,9 +57,12 @@ class Encoder(nn.Module):
             RGB, shape (n, 3, height, width): uint8, or floats in [0, 1].
         """
         x = tiles.to(self.mean.dtype).div(255) if tiles.dtype == torch.uint8 else tiles.to(self.mean.dtype)
-        px = self.spec.px
+        px = self.spec.resize_px or self.spec.px
         if x.shape[-2:] != (px, px):
             x = F.interpolate(x, (px, px), mode=self.spec.resize, antialias=True, align_corners=False).clamp(0, 1)
+        if px != self.spec.px:
+            edge = (px - self.spec.px) // 2
+            x = x[..., edge : edge + self.spec.px, edge : edge + self.spec.px]
         return (x - self.mean) / self.std
 
     def forward(self, tiles: Tensor) -> Tensor:
@@ -81,8 +88,16 @@ def build(name: str) -> Encoder:
         Its weights cannot be found or do not fit.
     """
     spec = spec_of(name)
-    encoder = Encoder(spec, BUILDERS[spec.builder](spec))
-    return encoder.eval().requires_grad_(False)
+    module = _feature(spec, published_network(spec))
+    if _convolutional(module):
+        example = torch.randn(1, 3, spec.px, spec.px, generator=torch.Generator().manual_seed(0))
+        module = fuse_conv_bn(module.eval(), example)
+    encoder = Encoder(spec, module).eval().requires_grad_(False)
+    with torch.inference_mode():
+        dim = encoder(torch.zeros(1, 3, spec.px, spec.px)).shape[-1]
+    if dim != spec.dim:
+        raise ModelError(f"The encoder gives {dim} numbers per tile, not {spec.dim}", where=spec.name)
+    return encoder
 
 
 def spec_of(name: str) -> EncoderSpec:
@@ -119,17 +134,66 @@ def _timm_spec(name: str) -> EncoderSpec:
     )
 
 
-def timm_network(spec: EncoderSpec) -> nn.Module:
-    """The timm network of a row with its weights and its classifier, for inference."""
-    timm = safe_import("timm")
+def network_of(spec: EncoderSpec) -> nn.Module:
+    """The published network of a row with random weights, its state-dict keys those of the published file."""
+    return BUILDERS[spec.builder](spec)
+
+
+def create_timm(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """A timm network with random weights; layers among the arguments are given by their names."""
+    layers = safe_import("timm.layers")
+    named = {"SwiGLUPacked": layers.SwiGLUPacked, "SiLU": nn.SiLU, "QuickGELU": layers.QuickGELU}
+    given = {key: named.get(value, value) if isinstance(value, str) else value for key, value in arguments.items()}
+    return safe_import("timm").create_model(architecture, pretrained=False, **given)
+
+
+def published_network(spec: EncoderSpec) -> nn.Module:
+    """The network of a row with its weights, ready for inference.
+
+    Raises
+    ------
+    WeightsError, MissingExtraError
+        The weights cannot be found or do not fit.
+    """
     if spec.name.endswith(_RANDOM):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return timm.create_model(spec.architecture, pretrained=False).eval()
-    path = find_weights(spec.name, spec.weights)
-    network = timm.create_model(spec.architecture, pretrained=False)
-    fill_network(network, load_checkpoint(path), spec.match, path)
+            return network_of(spec).eval()
+    network = network_of(spec)
+    if spec.builder == "colour-texture":
+        return network.eval()
+    if spec.builder == "hipt4k":
+        return hipt_network()
+    if spec.builder == "torchvision" and spec.weights is None and spec.name not in overrides():
+        entries, path = imagenet_entries(spec.architecture), Path(f"torchvision:{spec.architecture}")
+    else:
+        path = find_weights(spec.name, spec.weights)
+        entries = load_checkpoint(path)
+    fill_network(network, _own_entries(spec, entries, path), spec.match, path)
     return network.eval()
+
+
+def hipt_network() -> HIPT:
+    """Both transformers of HIPT, with the user's weight files of ``hipt256`` and ``hipt4k``."""
+    network = HIPT()
+    for name, part in (("hipt256", network.model256), ("hipt4k", network.model4k)):
+        spec, path = spec_of(name), find_weights(name, None)
+        fill_network(part, _own_entries(spec, load_checkpoint(path), path), spec.match, path)
+    return network.eval()
+
+
+def _own_entries(spec: EncoderSpec, entries: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The entries of a published file that belong to the network."""
+    if spec.inside and spec.inside in entries:
+        entries = entries[spec.inside]
+        if not isinstance(entries, dict):
+            raise WeightsError(f"{spec.inside!r} of the checkpoint is no state dict", where=path)
+    own = [key for key in entries if key.startswith(spec.prefix)]
+    if own:
+        entries = {key.removeprefix(spec.prefix): entries[key] for key in own}
+    left_out = [*spec.left_out, *(rf"{re.escape(layer)}\..*" for layer in spec.cut)]
+    entries = {key: entry for key, entry in entries.items() if not any(re.fullmatch(rule, key) for rule in left_out)}
+    return CONVERSIONS[spec.match](entries) if spec.match in CONVERSIONS else entries
 
 
 def fill_network(network: nn.Module, entries: dict[str, Any], match: str, path: Path) -> None:
@@ -147,8 +211,11 @@ def fill_network(network: nn.Module, entries: dict[str, Any], match: str, path: 
         raise WeightsError(f"The weight file holds what is not a tensor: {', '.join(other[:5])}", where=path, todo=todo)
     if match == "position" and len(entries) == len(wanted):
         entries = dict(zip(wanted, entries.values(), strict=True))
-    check_state({key: tuple(entry.shape) for key, entry in entries.items()}, wanted, path)
-    network.load_state_dict(entries)
+    found = {key: tuple(entry.shape) for key, entry in entries.items()}
+    # Masks follow from the size of the tile; published files do without them.
+    constant = [key for key in wanted if key.endswith("attn_mask")]
+    check_state(found, {key: shape for key, shape in wanted.items() if key in found or key not in constant}, path)
+    network.load_state_dict(entries, strict=False)
 
 
 class _Stages(nn.Module):
@@ -181,45 +248,67 @@ class _Pooled(nn.Module):
         return self.network.forward_head(self.network.forward_features(x), pre_logits=True)
 
 
-def _timm(spec: EncoderSpec) -> nn.Module:
-    network = timm_network(spec)
+class TokenFeature(nn.Module):
+    """A timm vision transformer up to its class token.
+
+    Parameters
+    ----------
+    network
+        Its class token comes first, then registers, then patches.
+    with_mean
+        Put the mean of the patch tokens beside it.
+    """
+
+    def __init__(self, network: nn.Module, *, with_mean: bool = False) -> None:
+        super().__init__()
+        self.network, self.with_mean = network, with_mean
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features, float32 (n, dim) or (n, 2 · dim), of normalised tiles."""
+        tokens = self.network.forward_features(x)
+        cls = tokens[:, 0]
+        if not self.with_mean:
+            return cls
+        return torch.cat([cls, tokens[:, self.network.num_prefix_tokens :].mean(dim=1)], dim=-1)
+
+
+def _feature(spec: EncoderSpec, network: nn.Module) -> nn.Module:
+    """A network up to its feature."""
+    if spec.builder != "timm":
+        return network
+    if spec.feature == "projected":
+        return network
+    if spec.feature != "pooled":
+        return TokenFeature(network, with_mean=spec.feature == "cls_mean")
     network.reset_classifier(0)
-    example = torch.randn(1, 3, spec.px, spec.px, generator=torch.Generator().manual_seed(0))
-    pooled = fuse_conv_bn(_Stages(network, spec.stages) if spec.stages else _Pooled(network), example)
-    with torch.inference_mode():
-        dim = pooled(example).shape[-1]
-    if dim != spec.dim:
-        raise ModelError(f"The encoder gives {dim} numbers per tile, not {spec.dim}", where=spec.name)
-    return pooled
+    return _Stages(network, spec.stages) if spec.stages else _Pooled(network)
 
 
-def hipt_network() -> HIPT:
-    """Both transformers of HIPT, with the user's weight files of ``hipt256`` and ``hipt4k``."""
-    network = HIPT()
-    _fill_hipt("hipt256", network.model256)
-    _fill_hipt("hipt4k", network.model4k)
-    return network.eval()
+def _convolutional(module: nn.Module) -> bool:
+    return any(isinstance(part, nn.BatchNorm2d) for part in module.modules())
 
 
-def _hipt256(spec: EncoderSpec) -> nn.Module:
-    network = ViT256()
-    _fill_hipt(spec.name, network)
+def _torchvision(spec: EncoderSpec) -> nn.Module:
+    network = torchvision_network(spec.architecture, 1000)
+    for layer in spec.cut:
+        parent, _, name = layer.rpartition(".")
+        setattr(network.get_submodule(parent), name, nn.Identity())
+    if hasattr(network, "AuxLogits"):
+        network.AuxLogits = None
     return network
 
 
-def _fill_hipt(name: str, network: nn.Module) -> None:
-    """Fill from a checkpoint as published: the teacher, with prefixes and a head that only training needs."""
-    path = find_weights(name, None)
-    entries = load_checkpoint(path)
-    entries = entries.get("teacher", entries)
-    entries = {key.removeprefix("module.").removeprefix("backbone."): value for key, value in entries.items()}
-    fill_network(network, {k: v for k, v in entries.items() if not k.startswith("head.")}, "key", path)
+def _own(spec: EncoderSpec) -> nn.Module:
+    """A network written here, ``module:class`` of the zoo."""
+    module, _, name = spec.architecture.partition(":")
+    return getattr(import_module(f"napari_he2st.zoo.{module}"), name)(**spec.arguments)
 
 
 BUILDERS: dict[str, Callable[[EncoderSpec], nn.Module]] = {
-    "timm": _timm,
+    "timm": lambda spec: create_timm(spec.architecture, spec.arguments),
+    "torchvision": _torchvision,
+    "own": _own,
+    "hipt4k": lambda _: HIPT(),
     "colour-texture": lambda _: ColourTexture(),
-    "hipt256": _hipt256,
-    "hipt4k": lambda _: hipt_network(),
 }
-"""Builder → function of the spec that makes the network."""
+"""Builder → function of the spec that makes the published network with random weights."""

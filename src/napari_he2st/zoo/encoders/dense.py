@@ -29,7 +29,7 @@ from napari_he2st.core.errors import ModelError
 from napari_he2st.core.registry import unknown_name
 from napari_he2st.zoo.blocks.hipt import CELL_PX, HIPT, PATCH_PX
 from napari_he2st.zoo.blocks.rasters import box_mean, shifted_mean
-from napari_he2st.zoo.encoders.build import hipt_network, spec_of, timm_network
+from napari_he2st.zoo.encoders.build import hipt_network, published_network, spec_of
 from napari_he2st.zoo.encoders.fuse import fuse_conv_bn
 from napari_he2st.zoo.guard import safe_import
 
@@ -125,7 +125,7 @@ class _EfficientNetMaps(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        network = timm_network(spec_of("efficientnet-lite0"))
+        network = published_network(spec_of("efficientnet-lite0"))
         stages = _Stages(network.conv_stem, network.bn1, network.blocks)
         self.stages = fuse_conv_bn(stages, torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
 
@@ -162,7 +162,7 @@ class _Tokens(nn.Module):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.spec = spec_of(name)
-        self.network = timm_network(self.spec)
+        self.network = published_network(self.spec)
 
     def forward(self, image: Tensor) -> Tensor:
         px, cell = self.spec.px, self.network.patch_embed.patch_size[0]

@@ -46,6 +46,9 @@ class BrSTNet(Predictor):
         Before the heads; of whole blocks, growing with depth.
     aux_weight
         Of the auxiliary loss.
+    norm_momentum
+        Share of a batch in the running statistics of the normalisations. The published one suits thousands of
+        steps; after fewer, the statistics lag behind the network.
     tile_px
         Width of the tile; published as 299 px scaled to 224.
 
@@ -71,6 +74,7 @@ class BrSTNet(Predictor):
         dropout: float = 0.4,
         drop_connect: float = 0.2,
         aux_weight: float = 1.0,
+        norm_momentum: float = 0.01,
         tile_px: int = 224,
     ) -> None:
         super().__init__()
@@ -92,6 +96,9 @@ class BrSTNet(Predictor):
         self._fc = nn.ModuleDict({"fc": nn.Linear(head, n_genes)})
         if n_aux:
             self._fc["aux_fc"] = nn.Linear(head, n_aux)
+        for layer in self.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.momentum = norm_momentum
 
     def prepare(self, *, tiles: Tensor) -> dict[str, Tensor]:
         """Tiles in 0 … 1, standardised once the statistics of the training tiles are known."""
@@ -127,7 +134,7 @@ class BrSTNet(Predictor):
 
 
 def _norm(width: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(width, eps=1e-3, momentum=0.01)
+    return nn.BatchNorm2d(width, eps=1e-3)
 
 
 class _SameConv(nn.Conv2d):

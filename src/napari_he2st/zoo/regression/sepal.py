@@ -46,6 +46,9 @@ class SEPAL(Predictor):
         Start the transformer from ImageNet weights, as published.
     image_epochs, image_lr
         Of the transformer's own training, which comes first; ``recipe`` is that of the graph.
+    fill
+        Take zeros for failed measurements, and put medians of the surroundings in their place before training
+        (:func:`fill_zeros`), as published. Predictions are then above what was measured.
     """
 
     unit = Slide()
@@ -68,11 +71,12 @@ class SEPAL(Predictor):
         imagenet: bool = True,
         image_epochs: int = 50,
         image_lr: float = 1e-4,
+        fill: bool = True,
     ) -> None:
         super().__init__()
         self.inputs = {"tiles": Tiles(px=tile_px), "grid_xy": Positions(kind="grid")}
         self.imagenet, self.image_epochs, self.image_lr = imagenet, image_epochs, image_lr
-        self.add_positions = add_positions
+        self.add_positions, self.fill = add_positions, fill
         self.image = ImageEncoder(n_genes, dim=dim, depth=depth, heads=heads, tile_px=tile_px)
         width = dim if add_positions else 2 * dim
         graph = tuple(graph) if head else (*graph, n_genes)
@@ -116,18 +120,26 @@ class SEPAL(Predictor):
         parts = [self.image(part) for part in images.split(64)]
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
+    def _wanted(self, targets: dict[str, Tensor], prepared: dict[str, Tensor]) -> Tensor:
+        """What is learnt of a slide, float32 (spots, genes)."""
+        expression = targets["expression"]
+        if not self.fill:
+            return expression
+        filled = fill_zeros(expression.cpu().numpy(), prepared["grid_xy"].cpu().numpy())
+        return torch.from_numpy(filled).to(expression)
+
     def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:
-        """Fill zeros, take the mean off, train the transformer on tiles, then the graph with it frozen."""
+        """Fill zeros unless told not to, take the mean off, train the transformer on tiles, then the graph alone."""
         if self.imagenet:
             load_imagenet(self.image.encoder, "vit_b_16")
-        mean = torch.cat([_filled(*batch) for batch in batches]).nanmean(0).nan_to_num()
+        mean = torch.cat([self._wanted(*batch) for batch in batches]).nanmean(0).nan_to_num()
         self.extras["mean"] = mean.cpu().numpy()
         first = replace(recipe, epochs=self.image_epochs, lr=self.image_lr)
         optimizer = make_optimizer(self.image, first)
         for _ in range(first.epochs):
             self.train()
             for targets, prepared in batches:
-                wanted = _filled(targets, prepared) - mean
+                wanted = self._wanted(targets, prepared) - mean
                 for part in torch.randperm(len(wanted)).split(128):
                     descend(optimizer, nan_mse(self.image(prepared["images"][part])[1], wanted[part]), first)
         optimizer = make_optimizer(self.correction, recipe)
@@ -136,7 +148,7 @@ class SEPAL(Predictor):
             self.image.eval()
             losses = []
             for targets, prepared in batches:
-                loss = nan_mse(self.predict(**prepared), _filled(targets, prepared))
+                loss = nan_mse(self.predict(**prepared), self._wanted(targets, prepared))
                 descend(optimizer, loss, recipe)
                 losses.append(float(loss.detach()))
             yield {"epoch": epoch, "loss": sum(losses) / max(len(losses), 1)}
@@ -229,12 +241,6 @@ def position_table(reach: int, dim: int) -> Tensor:
     code = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
     rows, columns = code[:, None].expand(-1, len(code), -1), code.expand(len(code), -1, -1)
     return torch.cat([rows, columns], dim=-1)[..., :dim]
-
-
-def _filled(targets: dict[str, Tensor], prepared: dict[str, Tensor]) -> Tensor:
-    expression = targets["expression"]
-    filled = fill_zeros(expression.cpu().numpy(), prepared["grid_xy"].cpu().numpy())
-    return torch.from_numpy(filled).to(expression)
 
 
 def fill_zeros(expression: np.ndarray, positions: np.ndarray, n_distances: int = _N_DISTANCES) -> np.ndarray:

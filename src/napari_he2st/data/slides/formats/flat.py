@@ -63,7 +63,17 @@ class Flat:
     facts: Facts
 
 
-@slide_reader("flat", "JPEG, PNG, plain TIFF and other images", order=30)
+@slide_reader(
+    "flat",
+    "JPEG, PNG, plain TIFF and other images",
+    order=30,
+    formats={
+        "PNG": "real file",
+        "JPEG": "real file",
+        "TIFF in strips": "generated file",
+        "BMP, WebP …": "generated file",
+    },
+)
 def read_flat(path: Path) -> Source:
     """Open a plain image; its pixels are decoded when the first tile is asked for.
 
@@ -220,7 +230,8 @@ def _described(image: Any, decode: Callable[[NDArray[np.uint8]], None]) -> Flat:
     dpi = image.info.get("dpi")
     sizes = (PixelSize("image resolution tag", *(25_400 / float(v) for v in dpi)),) if dpi and all(dpi) else ()
     shape = (image.height, image.width, len(image.getbands()))
-    return Flat(shape, decode, Facts(f"plain {image.format}", image.format, sizes))
+    icc = image.info.get("icc_profile") if image.mode.startswith("RGB") else None
+    return Flat(shape, decode, Facts(f"plain {image.format}", image.format, sizes, icc=icc))
 
 
 def _tiff(path: Path) -> Flat:
@@ -235,7 +246,8 @@ def _tiff(path: Path) -> Flat:
         ends = np.asarray(page.dataoffsets, dtype=np.int64) + np.asarray(page.databytecounts, dtype=np.int64)
         if ends.max(initial=0) > path.stat().st_size:
             raise DamagedSlideError("The TIFF file is truncated", where=path, todo="Copy or download it again")
-        facts = Facts("plain TIFF", page.compression.name, tuple(pixel_sizes(tif, page)), objective_power(tif, page))
+        sizes, power = tuple(pixel_sizes(tif, page)), objective_power(tif, page)
+        facts = Facts("plain TIFF", page.compression.name, sizes, power, icc=page.iccprofile)
         shape = (page.imagelength, page.imagewidth, channels)
         apart = page.planarconfig == 2
 

@@ -17,7 +17,21 @@ _BLOCK_PX = 1024
 """OpenSlide places tiles itself, so blocks are read; larger ones cost less per pixel but more memory."""
 
 
-@slide_reader("openslide", "MRXS, NDPI, SCN, BIF, DICOM and whatever else OpenSlide reads", order=20)
+@slide_reader(
+    "openslide",
+    "MRXS, NDPI, SCN, BIF, DICOM and whatever else OpenSlide reads",
+    order=20,
+    formats={
+        "Hamamatsu NDPI": "generated file",
+        "Leica SCN": "generated file",
+        "Philips TIFF": "generated file",
+        "Trestle": "generated file",
+        "Ventana BIF": "untested here",
+        "MIRAX": "untested here",
+        "Hamamatsu VMS and VMU": "untested here",
+        "Sakura SVSLIDE": "untested here",
+    },
+)
 def read_openslide(path: Path) -> Source:
     """Open a slide with OpenSlide.
 
@@ -60,6 +74,8 @@ class OpenSlideSource(Source):
             pixel_sizes=tuple(_pixel_sizes(properties, vendor)),
             objective_power=number(properties.get("openslide.objective-power")),
             identity=properties.get("openslide.quickhash-1", ""),
+            icc=_profile(slide) if "openslide.icc-size" in properties else None,
+            associated=tuple(slide.associated_images),
             more={"vendor": vendor},
         )
 
@@ -91,6 +107,12 @@ class OpenSlideSource(Source):
     def close(self) -> None:
         """Close the slide."""
         self._slide.close()
+
+
+def _profile(slide: Any) -> bytes | None:
+    """The ICC profile, which OpenSlide hands out with pixels."""
+    icc: bytes | None = slide.read_region((0, 0), slide.level_count - 1, (1, 1)).info.get("icc_profile")
+    return icc
 
 
 def _pixel_sizes(properties: Any, vendor: str) -> list[PixelSize]:

@@ -37,7 +37,12 @@ _JPEG = 7
 _APERIO_JPEG2000_YCBCR = 33003
 
 
-@slide_reader("tiff", "Tiled TIFF, Aperio SVS, OME-TIFF", order=10)
+@slide_reader(
+    "tiff",
+    "Tiled TIFF, Aperio SVS, OME-TIFF",
+    order=10,
+    formats={"tiled TIFF": "real file", "Aperio SVS": "real file", "OME-TIFF, levels in SubIFDs": "generated file"},
+)
 def read_tiff(path: Path) -> Source:
     """Open a tiled TIFF with 8-bit grey or RGB pixels.
 
@@ -64,6 +69,8 @@ class TiffSource(Source):
         for flag, vendor in _VENDORS.items():
             if getattr(tif, f"is_{flag}"):
                 raise SlideError(f"{vendor} is left to OpenSlide")
+        if tif.pages.first.software.startswith("MedScan"):
+            raise SlideError("Trestle is left to OpenSlide")
         self._planes = [_Planes(level) for level in _find_levels(tif)]
         full = self._planes[0].width, self._planes[0].height
         self.levels = tuple(
@@ -76,6 +83,8 @@ class TiffSource(Source):
             compression=_COMPRESSIONS.get(page.compression.name, page.compression.name),
             pixel_sizes=tuple(pixel_sizes(tif, page)),
             objective_power=objective_power(tif, page),
+            icc=page.iccprofile,
+            associated=_associated(tif, page),
             more={"images": len(tif.series)} if tif.is_ome and len(tif.series) > 1 else {},
         )
         self._file = FileBytes(path)
@@ -206,6 +215,13 @@ def _check_pixels(page: Any) -> None:
         raise DamagedSlideError(
             f"The file declares tiles of {page.tilewidth} × {page.tilelength} pixels", todo="Check where it comes from"
         )
+
+
+def _associated(tif: Any, page: Any) -> tuple[str, ...]:
+    """Names of the pictures beside the slide; only Aperio files name them."""
+    if not tif.is_svs:
+        return ()
+    return tuple(s.name.lower() for s in tif.series if s.keyframe is not page and s.name and s.name != "Baseline")
 
 
 def _find_levels(tif: Any) -> list[Any]:

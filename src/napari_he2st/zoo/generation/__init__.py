@@ -1,0 +1,1 @@
+"""Systems that draw expression from a generative model."""
