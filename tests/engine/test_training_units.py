@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import anndata as ad
@@ -12,7 +13,7 @@ from tests.tiny import predictors
 from tests.tiny.predictors import GENES, bundle_of
 
 from napari_he2st.core.schema import provenance
-from napari_he2st.core.types import Grid
+from napari_he2st.core.types import Grid, Region
 from napari_he2st.data.slides import Slide
 from napari_he2st.data.slides.grid import square_grid
 from napari_he2st.data.truth import Section
@@ -53,7 +54,8 @@ def learn(monkeypatch, slide_path: Path):
         monkeypatch.setattr("napari_he2st.engine.train.system", lambda name: cls)
         section = section_at(grid, slide_path, values + SHIFT)
         recipe = {"lr": 0.05, "batch_size": 8}
-        return train("tiny", [section], panel="all", epochs=30, recipe=recipe, **options)
+        other = replace(section, name="Y")
+        return train("tiny", [section], holdout=[other], panel="all", epochs=30, recipe=recipe, **options)
 
     return run
 
@@ -67,9 +69,16 @@ def learn(monkeypatch, slide_path: Path):
     ],
 )
 def test_a_constant_is_learned_and_scored(learn, slide, cls, pitch_um: float, spot_um: float) -> None:
-    grid = square_grid(slide, pitch_um, spot_um=spot_um)
-    middle = (grid.xy > [240, 180]).all(axis=1) & (grid.xy < [330, 260]).all(axis=1)
-    grid = grid.take(np.flatnonzero(middle))
+    grid = square_grid(slide, pitch_um, spot_um=spot_um, region=Region.box(240, 180, 90, 80))
     bundle = learn(cls, slide, grid)
     np.testing.assert_allclose(bundle.members[0].bias.detach(), SHIFT, atol=0.01)
     assert bundle.manifest.history[-1]["loss"] < 1e-3
+    np.testing.assert_allclose(bundle.manifest.scores["pcc"], 1.0, atol=1e-3)
+
+
+def test_a_bank_holds_the_training_spots_and_predicts_held_out_ones(learn, slide) -> None:
+    grid = square_grid(slide, 12.0, region=Region.box(240, 180, 90, 80))
+    bundle = learn(predictors.Lookup, slide, grid)
+    bank = bundle.members[0].extras["reference"]
+    assert bank["expression"].shape == (len(grid), 3)
+    np.testing.assert_allclose(bundle.manifest.scores["pcc"], 1.0, atol=1e-3)

@@ -155,7 +155,7 @@ class Lookup(base.Predictor):
         self.unused = nn.Parameter(torch.zeros(()))
 
     def forward(self, tiles: Tensor, bank: dict[str, Tensor] | None) -> Tensor:
-        colour = tiles.float().mean((2, 3)) / 255 + self.unused
+        colour = tiles.float().mean((2, 3)) / 255 + 0 * self.unused
         if bank is None:
             return colour
         return bank["expression"][torch.cdist(colour, bank["colour"]).argmin(dim=1)]

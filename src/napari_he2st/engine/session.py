@@ -194,6 +194,14 @@ class Session:
             result.std[chunk.index] = chunk.std
         self.result_filled.emit(name, chunk.index)
 
+    def forget(self, name: str) -> None:
+        """Make all values of a result unknown again."""
+        result = self.results[name]
+        result.values[:] = np.nan
+        if result.std is not None:
+            result.std[:] = np.nan
+        self.result_filled.emit(name, np.arange(len(result.grid), dtype=np.intp))
+
     def finish(self, name: str, adata: AnnData | None) -> None:
         """Say that a running prediction is complete (or stopped: then ``adata`` is None)."""
         if name in self.results:

@@ -42,7 +42,7 @@ def slow_run(monkeypatch):
 
 
 def test_tiles_and_cost_are_known_before_the_run(dock, qtbot):
-    assert dock.models.currentText() == "Three means (3 genes)"
+    assert dock.predictor.models.currentText() == "Three means (3 genes)"
     assert dock.pitch.value() == 25.0
     n = len(dock._grid)
     assert f"{n:,} tiles" in dock.cost.text()
@@ -119,10 +119,10 @@ def test_another_organ_is_pointed_out(dock, qtbot, monkeypatch):
 
 
 def test_a_system_without_weights_cannot_run(dock, qtbot):
-    qtbot.waitUntil(lambda: dock.models.findData("ridge") >= 0, timeout=WAIT_MS)
-    dock.models.setCurrentIndex(dock.models.findData("ridge"))
+    qtbot.waitUntil(lambda: dock.predictor.models.findData("ridge") >= 0, timeout=WAIT_MS)
+    dock.predictor.models.setCurrentIndex(dock.predictor.models.findData("ridge"))
     assert not dock.run_button.isEnabled()
-    assert dock.rest.shown["Weights"].startswith("none yet")
+    assert dock.predictor.rest.shown["Weights"].startswith("none yet")
     assert "has to be trained first" in dock.status.text.text()
 
 

@@ -6,11 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import (
     QCheckBox,
     QDoubleSpinBox,
-    QFileDialog,
     QFormLayout,
     QGroupBox,
     QHBoxLayout,
@@ -27,9 +25,10 @@ from napari_he2st.core.types import Chunk, Grid, Region
 from napari_he2st.engine.session import Result
 from napari_he2st.gui import prediction
 from napari_he2st.gui.docks.base import Dock
+from napari_he2st.gui.docks.live_box import LiveBox
 from napari_he2st.gui.prediction import Run
 from napari_he2st.gui.widgets.combo import Combo, SearchCombo
-from napari_he2st.gui.widgets.facts import Facts
+from napari_he2st.gui.widgets.predictor_box import PredictorBox
 from napari_he2st.gui.widgets.status import duration
 from napari_he2st.gui.worker import Task
 
@@ -38,8 +37,8 @@ if TYPE_CHECKING:
 
     from napari_he2st.data.slides.tissue import TissueMask
     from napari_he2st.engine.estimate import Estimate
+    from napari_he2st.engine.session import SlideItem
     from napari_he2st.zoo.bundle import Bundle
-    from napari_he2st.zoo.manifest import Manifest
 
 WHOLE, VIEW, REGIONS, SPOTS = "Whole slide", "Current view", "Drawn regions", "Measured spots"
 _SPECIES = ("human", "mouse", "rat", "zebrafish")
@@ -50,7 +49,6 @@ class PredictDock(Dock):
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer)
-        self._rows: dict[str, dict[str, Any]] = {}
         self._bundle: Bundle | None = None
         self._wanted: str | None = None  # name or path of the bundle that is loading or loaded
         self._grid: Grid | None = None
@@ -58,9 +56,14 @@ class PredictDock(Dock):
         self._run: Task | None = None
         self._had_outline = False  # before the preview showed it
         self._planned = 0  # number of the last plan; answers to earlier ones are dropped
-        self.body.addWidget(self._predictor_box())
+        self.predictor = PredictorBox()
+        self.predictor.chosen.connect(self._model_chosen)
+        self.predictor.opened.connect(self.load)
+        self.body.addWidget(self.predictor)
         self.body.addWidget(self._slide_box())
         self.body.addWidget(self._area_box())
+        self.live = LiveBox(self, self._live_ready)
+        self.body.addWidget(self.live)
         self.body.addWidget(self._more())
         note = QLabel(keys.RESEARCH_USE)
         note.setWordWrap(True)
@@ -71,25 +74,6 @@ class PredictDock(Dock):
         self.listen(self.session.slide_changed, self._changed)
         self.listen(self.session.regions_changed, self._changed)
         self.listen(self.session.result_added, self._result_added)
-
-    def _predictor_box(self) -> QGroupBox:
-        box = QGroupBox("Predictor")
-        self.models = SearchCombo("Trained predictors first, then systems that need training; type to search")
-        self.models.currentIndexChanged.connect(lambda _: self._model_chosen())
-        browse = QPushButton("Open…")
-        browse.setToolTip("Open a predictor that you trained: the folder that he2st train wrote")
-        browse.clicked.connect(lambda *_: self._pick_bundle())
-        self.card, self.rest = Facts(), Facts()
-        about = QCollapsible("More about it")
-        about.addWidget(self.rest)
-        row = QHBoxLayout()
-        row.addWidget(self.models, 1)
-        row.addWidget(browse)
-        form = QFormLayout(box)
-        form.addRow(row)
-        form.addRow(self.card)
-        form.addRow(about)
-        return box
 
     def _slide_box(self) -> QGroupBox:
         box = QGroupBox("This slide")
@@ -167,23 +151,9 @@ class PredictDock(Dock):
     def _list(self, rows: list[dict[str, Any]]) -> None:
         organs = sorted({organ for row in rows for organ in row["organs"]})
         self.organ.addItems(organs)
-        for row in rows:
-            self._add_row(row)
+        self.predictor.add_rows(rows)
         if self._wanted is None:
             self._model_chosen()
-
-    def _add_row(self, row: dict[str, Any]) -> None:
-        if row["slug"] in self._rows:
-            return
-        self._rows[row["slug"]] = row
-        genes = "needs training" if row["kind"] == "system" else f"{row['genes']:,} genes"
-        with QSignalBlocker(self.models):
-            self.models.addItem(f"{row['title']} ({genes})", row["slug"])
-
-    def _pick_bundle(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Open a trained predictor")
-        if folder:
-            self.load(folder)
 
     def load(self, name_or_path: str) -> None:
         """Load a trained predictor by name, or from its folder."""
@@ -197,10 +167,10 @@ class PredictDock(Dock):
         )
 
     def _model_chosen(self) -> None:
-        row = self._rows.get(self.models.currentData())
+        row = self.predictor.row
         if row is None:
             return
-        self._show_card(row, None)
+        self.predictor.show_card(row)
         if row["kind"] == "bundle":
             self.load(row["path"])
         else:
@@ -209,9 +179,8 @@ class PredictDock(Dock):
             self.say(f"{row['title']} has to be trained first: he2st train {row['slug']} --help shows how.")
 
     def _loaded(self, bundle: Bundle, row: dict[str, Any]) -> None:
-        self._add_row(row)
-        with QSignalBlocker(self.models):
-            self.models.setCurrentIndex(self.models.findData(bundle.id))
+        self.predictor.add_rows([row])
+        self.predictor.choose(bundle.id)
         self._set_bundle(bundle)
         self.say(f"{bundle.manifest.title} is ready.")
 
@@ -219,15 +188,10 @@ class PredictDock(Dock):
         self._bundle = bundle
         self._forget_cost()
         if bundle is not None:
-            self._show_card(self._rows[bundle.id], bundle.manifest)
+            self.predictor.show_card(self.predictor.row_of(bundle.id), bundle.manifest)
             self.pitch.setValue(bundle.manifest.pitch_um)
         self._show_doubts()
         self._changed()
-
-    def _show_card(self, row: dict[str, Any], manifest: Manifest | None) -> None:
-        facts, rest = prediction.model_facts(row, manifest)
-        self.card.show_facts(facts)
-        self.rest.show_facts(rest)
 
     def _stated(self, combo: Combo) -> str:
         return combo.currentText() if combo.currentIndex() > 0 else ""
@@ -346,6 +310,7 @@ class PredictDock(Dock):
         """What would happen on Predict, or what is missing for it."""
         ready = self._grid is not None and len(self._grid) > 0 and not self.predicting
         self.run_button.setEnabled(ready)
+        self.live.show_ready()
         if self.session.current_slide is None:
             self.cost.setText("Open a slide first, in the Slide dock.")
         elif self._bundle is None:
@@ -369,6 +334,13 @@ class PredictDock(Dock):
         seconds = self._cost.seconds / max(self._cost.tiles, 1) * len(grid)
         return f"{len(grid):,} tiles, about {duration(seconds)}, {size} in memory (and on disk, if kept)"
 
+    def _live_ready(self) -> tuple[Bundle, SlideItem, str] | None:
+        """What predicts live: once the model has run on this slide, and while no other run goes on."""
+        item = self.session.current_slide
+        if item is None or self._bundle is None or self._cost is None or self.predicting:
+            return None
+        return self._bundle, item, self.device.currentText()
+
     # --- the run
 
     @property
@@ -388,6 +360,7 @@ class PredictDock(Dock):
         order = "raster" if whole else "centre"
         work = Run(bundle, item.slide, grid, self.device.currentText(), order, store)
         self.preview.setChecked(False)
+        self.live.toggle.setChecked(False)
         facts = {**result_facts(bundle), "warnings": self._doubts()}
         result = self.session.begin_result(bundle.id, item.name, grid, bundle.genes, **facts)
         for doubt in result.warnings:
