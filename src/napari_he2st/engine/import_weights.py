@@ -12,8 +12,8 @@ from torch import Tensor
 
 from napari_he2st.core.errors import He2stError, ModelError, WeightsError
 from napari_he2st.core.types import GeneSet
-from napari_he2st.engine.train import About
-from napari_he2st.zoo.base import Expression, Predictor
+from napari_he2st.engine.train import About, output_scale
+from napari_he2st.zoo.base import Predictor
 from napari_he2st.zoo.bundle import Bundle
 from napari_he2st.zoo.catalogue import cards, system
 from napari_he2st.zoo.manifest import Manifest
@@ -83,7 +83,6 @@ def import_weights(
         raise WeightsError(error.what, where=path, todo=todo) from error
     model.load_state_dict(state)
     model.genes = list(panel.symbols)
-    target = model.targets["expression"]
     tiles = [spec for spec in model.inputs.values() if hasattr(spec, "px")]
     manifest = Manifest(
         name=about.name or f"{name}-{path.stem}".replace(" ", "-"),
@@ -91,10 +90,10 @@ def import_weights(
         system=name,
         arguments=wanted,
         genes=panel.symbols,
-        scale=target.scale if isinstance(target, Expression) else "log1p_cp10k",
+        scale=output_scale(model),
         tile_px=max((spec.px for spec in tiles), default=0),
         mpp=mpp,
-        pitch_um=pitch_um,
+        pitch_um=getattr(model.unit, "pitch_um", pitch_um),
         encoder=tuple(dict.fromkeys(spec.encoder for spec in tiles if hasattr(spec, "encoder"))),
         organs=about.organs,
         species=about.species,

@@ -2,14 +2,15 @@
 
 The lattice starts at the upper left corner of the slide. Regions overlap by a margin; what counts is the core
 of each, and cores tile the lattice without gap or overlap. A spot, a nucleus or a lattice cell belongs to the
-region whose core holds its centre. The value of a spot is the mean over the cells whose centres lie in its disc
+region whose core holds its centre. The value of a spot is the mean, or the sum where they share its counts,
+over the cells whose centres lie in its disc
 (all of them in that region, margin included); on a grid that is the lattice itself, that is its one cell.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,14 +154,17 @@ class Layout:
         return (first[0] + row) * 2**31 + first[1] + column
 
 
-def mean_by_owner(values: NDArray[np.float32], owner: NDArray[np.intp], n: int) -> NDArray[np.float32]:
-    """Mean of the rows of each owner: float32 (n, columns); NaN for owners without any."""
+def pool_by_owner(
+    values: NDArray[np.float32], owner: NDArray[np.intp], n: int, pool: Literal["mean", "sum"] = "mean"
+) -> NDArray[np.float32]:
+    """Mean or sum of the rows of each owner: float32 (n, columns); NaN for owners without any."""
     if len(values) == n and np.array_equal(owner, np.arange(n)):
         return values
     total = np.zeros((n, values.shape[1]))
     np.add.at(total, owner, values)
     counts = np.bincount(owner, minlength=n)[:, None]
-    return np.divide(total, counts, out=np.full_like(total, np.nan), where=counts > 0).astype(np.float32)
+    over = counts if pool == "mean" else np.minimum(counts, 1)
+    return np.divide(total, over, out=np.full_like(total, np.nan), where=counts > 0).astype(np.float32)
 
 
 def cells_of(grid: Grid, pitch_px: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from napari_he2st.core.types import Chunk, Grid
 from napari_he2st.engine.device import Halving
 from napari_he2st.engine.features import NOTHING_GIVEN, Given, Scene
 from napari_he2st.engine.inputs import Supply
-from napari_he2st.engine.regions import Geometry, Layout, mean_by_owner
+from napari_he2st.engine.regions import Geometry, Layout, pool_by_owner
 from napari_he2st.engine.sampling import Draws, Sampler, join
 from napari_he2st.engine.windows import Window, batches, windows
 from napari_he2st.zoo.base import Pixels, Predictor, Regions, Spots
@@ -63,6 +63,12 @@ def sees_a_slide(model: Predictor) -> bool:
 def predicts_cells(model: Predictor) -> bool:
     """Whether a predictor returns one row for each nucleus."""
     return any(output.per == "cell" for output in model.outputs.values())
+
+
+def pool_of(model: Predictor) -> Literal["mean", "sum"]:
+    """How the cells of a dense prediction make up a spot's expression."""
+    output = model.outputs.get("expression")
+    return "mean" if output is None else output.pool
 
 
 class Runner:
@@ -175,7 +181,8 @@ class Runner:
         parts = []
         for place, region in enumerate(regions):
             cells, owner = layout.owned(region)
-            parts.append(_by_owner((mean[place], None if std is None else std[place]), cells, owner, layout, region))
+            found = mean[place], None if std is None else std[place]
+            parts.append(self._by_owner(found, cells, owner, len(layout.members[region])))
         return join(parts)
 
     def _pixels(self, layout: Layout, regions: NDArray[np.intp], values: dict[str, Any]) -> Draws:
@@ -199,7 +206,17 @@ class Runner:
             return self._sample(cut, numbers[piece], (len(numbers[piece]),))
 
         found = join(Halving(self._size * _PIXELS_PER_SPOT)(part, len(needed)))
-        return _by_owner(found, place.ravel(), owner, layout, region)
+        return self._by_owner(found, place.ravel(), owner, len(layout.members[region]))
+
+    def _by_owner(self, found: Draws, cells: NDArray[np.intp], owner: NDArray[np.intp], n: int) -> Draws:
+        """Values of a region's cells as those of its ``n`` spots."""
+        pool = pool_of(self._model)
+
+        def gathered(values: torch.Tensor) -> torch.Tensor:
+            rows = values[torch.from_numpy(cells).to(values.device)]
+            return torch.from_numpy(pool_by_owner(rows.cpu().numpy(), owner, n, pool))
+
+        return gathered(found[0]), None if found[1] is None else gathered(found[1])
 
     def _chunk(self, rows: NDArray[np.intp], found: Draws, ok: NDArray[np.bool_]) -> Chunk:
         mean = found[0].cpu().numpy()
@@ -217,17 +234,6 @@ class Runner:
         first = self._bundle.genes[int(self._columns[int(genes[0])])]
         message = f"{self._bundle.manifest.title} returned values that are not finite, for instance for {first}"
         raise ModelError(message, todo="Finished batches are kept; check the bundle's weights")
-
-
-def _by_owner(found: Draws, cells: NDArray[np.intp], owner: NDArray[np.intp], layout: Layout, region: int) -> Draws:
-    """Values of a region's cells as those of its spots."""
-    n = len(layout.members[region])
-
-    def gathered(values: torch.Tensor) -> torch.Tensor:
-        rows = values[torch.from_numpy(cells).to(values.device)]
-        return torch.from_numpy(mean_by_owner(rows.cpu().numpy(), owner, n))
-
-    return gathered(found[0]), None if found[1] is None else gathered(found[1])
 
 
 def _per_cell(value: Any, n: int) -> bool:

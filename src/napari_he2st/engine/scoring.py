@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from napari_he2st.engine.device import auto_batch_size
-from napari_he2st.engine.regions import mean_by_owner
-from napari_he2st.engine.run import predicts_cells
+from napari_he2st.engine.regions import pool_by_owner
+from napari_he2st.engine.run import pool_of, predicts_cells
 from napari_he2st.engine.sampling import Draws, Sampler, join
 from napari_he2st.engine.training_data import Resolved, take, to_device
 from napari_he2st.zoo.base import Pixels, Predictor, Regions, Spots
@@ -46,4 +46,4 @@ def predict_resolved(
         return found
     owner = np.where(resolved.ok[:, None] if resolved.owner.ndim > 1 else resolved.ok, resolved.owner, -1).reshape(-1)
     rows = found.reshape(-1, found.shape[-1])[owner >= 0]
-    return mean_by_owner(rows, owner[owner >= 0], n_spots)
+    return pool_by_owner(rows, owner[owner >= 0], n_spots, pool_of(model))

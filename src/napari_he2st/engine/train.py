@@ -211,6 +211,12 @@ def _expression(model: Predictor | type[Predictor]) -> Expression:
     return target
 
 
+def output_scale(model: Predictor) -> str:
+    """Scale of what a system predicts: the output's own, or that of what it learns."""
+    output = model.outputs.get("expression")
+    return (None if output is None else output.scale) or _expression(model).scale
+
+
 def _targets(section: TrainingSection, genes: list[str], model: Predictor, fitted: dict[str, Any]) -> dict[str, Tensor]:
     """What a section has of the model's targets: expression, and counts of spots and niches where asked for.
 
@@ -389,7 +395,7 @@ def _bundle(
         arguments=fit.all_arguments(),
         genes=tuple(fit.genes),
         ensembl=() if ensembl is None else tuple(None if not e else str(e) for e in ensembl.fillna("")),
-        scale=_expression(model).scale,
+        scale=output_scale(model),
         tile_px=max((spec.px for spec in tiles), default=0),
         mpp=fit.mpp,
         pitch_um=getattr(model.unit, "pitch_um", sections[0].grid.pitch_um),

@@ -131,6 +131,7 @@ class TrainingBatches:
         names = [name for name in self._targets[0] if not name.startswith(measured(""))]
         found = {name: torch.cat([self._targets[s][name][r] for s, r in spots.items()]) for name in names}
         found["slide"] = torch.cat([torch.full((len(r),), s, dtype=torch.int64) for s, r in spots.items()])
+        found["row"] = torch.cat([torch.from_numpy(np.asarray(r, dtype=np.int64)) for r in spots.values()])
         return {name: value.to(self._device) for name, value in found.items()}
 
     def _owned_rows(self, spots: Mapping[int, np.ndarray]) -> tuple[dict[int, np.ndarray], dict[str, Tensor]]:

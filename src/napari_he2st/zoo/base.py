@@ -126,12 +126,15 @@ class Output:
         sees all of a slide at once and returns a single row.
     scale, pitch_um
         Where they are not the target's and the unit's.
+    pool
+        What the value of a spot is of those of its cells: their mean, or their sum where they share its counts.
     """
 
     of: str = "expression"
     per: Per = "spot"
     scale: str | None = None
     pitch_um: float | None = None
+    pool: Literal["mean", "sum"] = "mean"
 
 
 @dataclass(frozen=True)
@@ -337,7 +340,7 @@ class Predictor(System, nn.Module):
     targets: Mapping[str, Expression | Label] = {"expression": Expression()}
     outputs: Mapping[str, Output] = {"expression": Output()}
     recipe: Recipe = Recipe()
-    fitted: ClassVar[str] = "cohort"
+    fitted: str = "cohort"
     members: ClassVar[int] = 1
     combine: ClassVar[str] = "mean"
     draws: ClassVar[int] = 0

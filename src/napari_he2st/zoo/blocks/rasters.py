@@ -110,11 +110,15 @@ def cell_positions(centre_um: Tensor, side: int, pitch_um: float) -> Tensor:
     return centre_um + torch.stack([x.flatten(), y.flatten()], dim=1)
 
 
-def owner_mean(cells: Tensor, owner: Tensor, n: int) -> Tensor:
-    """Mean of the cells (m, channels) of each of ``n`` owners: (n, channels); NaN for one without cells.
+def owner_sum(cells: Tensor, owner: Tensor, n: int) -> Tensor:
+    """Sum of the cells (m, channels) of each of ``n`` owners, (n, channels).
 
     ``owner`` is int64 (m,); −1 marks cells that belong to none.
     """
     owned = owner >= 0
-    total = cells.new_zeros(n, cells.shape[1]).index_add(0, owner[owned], cells[owned])
-    return total / torch.bincount(owner[owned], minlength=n)[:, None]
+    return cells.new_zeros(n, cells.shape[1]).index_add(0, owner[owned], cells[owned])
+
+
+def owner_mean(cells: Tensor, owner: Tensor, n: int) -> Tensor:
+    """Mean in place of :func:`owner_sum`; NaN for an owner without cells."""
+    return owner_sum(cells, owner, n) / torch.bincount(owner[owner >= 0], minlength=n)[:, None]

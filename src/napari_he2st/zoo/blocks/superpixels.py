@@ -51,7 +51,7 @@ class SuperPixels(Predictor):
 
     unit = Pixels(CELL_PX * _MPP)
     targets: Mapping[str, Expression | Label] = {"expression": Expression("minmax", panel="var:1000")}
-    outputs = {"expression": Output(per="pixel", scale="counts", pitch_um=CELL_PX * _MPP)}
+    outputs = {"expression": Output(per="pixel", scale="counts", pitch_um=CELL_PX * _MPP, pool="sum")}
     fitted = "slide"
     members = 5
     combine = "median"

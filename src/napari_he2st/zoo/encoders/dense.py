@@ -188,7 +188,7 @@ _BUILDERS: dict[str, tuple[DenseSpec, Callable[[], nn.Module]]] = {
             lambda: HiptMaps(hipt_network(), shifts=True),
         ),
         (DenseSpec("hipt-unshifted", 579, _AROUND // 2), lambda: HiptMaps(hipt_network(), shifts=False)),
-        (DenseSpec("efficientnet-lite0", 307, _AROUND // 2), _EfficientNetMaps),
+        (DenseSpec("efficientnet-lite0", 307, _AROUND), _EfficientNetMaps),
         (DenseSpec("colour", 12, _AROUND // 2), _ColourMaps),
     )
 }

@@ -143,7 +143,7 @@ class Hemit(Predictor):
             totals = [0.0, 0.0]
             for targets, prepared in batches:
                 images, made = prepared["images"], self._in_bins(self(prepared["images"]))
-                real = owned_images(targets["expression"], targets["owner"], made)
+                real = targets["expression"].transpose(1, 2).reshape(made.shape)
                 known = real.isfinite()
                 real = torch.where(known, real, made.detach())
                 seen = [_beside(images, stains) for stains in (made.detach(), real)]
@@ -232,12 +232,6 @@ class Discriminator(nn.Module):
     def forward(self, pair: Tensor) -> Tensor:
         """Scores (n, 1, rows, columns) of image and stains (n, channels, px, px)."""
         return self.model(pair)
-
-
-def owned_images(values: Tensor, owner: Tensor, like: Tensor) -> Tensor:
-    """Values (spots, channels) of the spot that owns each cell, as images of the form of ``like``; NaN without."""
-    padded = torch.cat([values, values.new_full((1, values.shape[1]), torch.nan)])
-    return padded[owner.flatten()].view(len(like), -1, values.shape[1]).transpose(1, 2).reshape(like.shape)
 
 
 def _beside(images: Tensor, stains: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ class Img2STNet(Predictor):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Expression (n, bins², genes) and features (n, bins², dim) of region images (n, 3, px, px)."""
         fine = self.enc3(self.enc_front(images))
-        coarse = F.interpolate(self.up_conv(self.enc4(fine)), scale_factor=2, mode="bilinear", align_corners=False)
+        coarse = F.interpolate(self.up_conv(self.enc4(fine)), fine.shape[-2:], mode="bilinear", align_corners=False)
         both = self.fuse(torch.cat([coarse, self.skip_conv(fine)], dim=1))
         features = F.adaptive_avg_pool2d(both, self.bins)
         predicted = self.pred_head(features)

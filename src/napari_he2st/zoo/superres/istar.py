@@ -16,4 +16,4 @@ class IStar(SuperPixels):
     original lets them fade. Spots are matched to the cells whose centre they cover, wherever the lattice lies.
     """
 
-    recipe = Recipe("adam", lr=1e-4, epochs=400, batch_size=lambda spots: max(1, min(128, spots // 16)))
+    recipe = Recipe("adam", lr=1e-4, epochs=400, batch_of=lambda spots: max(1, min(128, spots // 16)))

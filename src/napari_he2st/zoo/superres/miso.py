@@ -57,9 +57,10 @@ class Miso(Predictor):
 
     Notes
     -----
-    The first stage lives as long as training. In the original it sees a feature of a spot's whole image, here the
-    mean over its patches. Each spot's label is the mean of what those first stages say that saw its slide; with
-    fewer slides than folds there is one.
+    The published encoders, Phikon and H0-mini, are vision transformers: ``"tokens:NAME"`` reads the patch tokens
+    of one whose weights the user has. The first stage lives as long as training. In the original it sees a feature
+    of a spot's whole image, here the mean over its patches. Each spot's label is the mean of what those first
+    stages say that saw its slide; with fewer slides than folds there is one.
     """
 
     targets: Mapping[str, Expression | Label] = {"expression": Expression("counts", panel="hvg:100")}
@@ -69,7 +70,7 @@ class Miso(Predictor):
         self,
         n_genes: int,
         *,
-        encoder: str = "tokens:h0-mini",
+        encoder: str = "efficientnet-lite0",
         feature_dim: int | None = None,
         hidden: Sequence[int] = (1024, 512),
         neighbours: int = 37,

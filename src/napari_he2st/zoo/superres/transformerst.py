@@ -1,0 +1,286 @@
+"""TransformerST: between the spots of a section by place and colour; its graph network and its regressor.
+
+Briefings in Bioinformatics 25 (2024), bbae052.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from napari_he2st.core.noise import Noise
+from napari_he2st.zoo.base import Batches, Expression, Input, Label, Predictor, Recipe, Slide, Spots, Unit
+from napari_he2st.zoo.blocks.vit import Transformer
+from napari_he2st.zoo.inputs import Positions, Tiles
+
+_NEAREST = 5
+_ROOM = 0.1
+_BETA = 0.25
+_BINS = 128
+
+
+class TransformerST(Predictor):
+    """Expression anywhere on a section, from the five spots that are most alike in place and colour.
+
+    Parameters
+    ----------
+    n_genes
+        Size of the panel.
+    task
+        ``"superres"``: nothing is learned; the spots are kept. ``"regression"``: the vision transformer, which
+        predicts spots of another section.
+    window_px
+        Width of the window whose mean is a position's colour.
+    tile_px, dim, depth, heads, dim_head, mlp_dim, dropout
+        Of the vision transformer.
+
+    Notes
+    -----
+    Colours are standardised by those of the spots; in the original, those of the predicted positions by their own,
+    so that a prediction depends on what else is asked for.
+    """
+
+    unit: Unit = Spots()
+    fitted = "slide"
+    targets: Mapping[str, Expression | Label] = {"expression": Expression("log1p_cp10k", panel="hvg:3000")}
+
+    def __init__(
+        self,
+        n_genes: int,
+        *,
+        task: Literal["superres", "regression"] = "superres",
+        window_px: int = 101,
+        tile_px: int = 112,
+        dim: int = 1024,
+        depth: int = 4,
+        heads: int = 16,
+        dim_head: int = 64,
+        mlp_dim: int = 2048,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.task = task
+        self.inputs: dict[str, Input]
+        if task == "superres":
+            self.inputs = {"tiles": Tiles(px=window_px, mpp="native"), "um": Positions(kind="um")}
+            self.recipe = Recipe(epochs=1)
+            return
+        self.unit, self.fitted = Slide(), "cohort"
+        self.inputs = {"tiles": Tiles(px=tile_px), "grid_xy": Positions(kind="grid", bins=_BINS)}
+        self.recipe = Recipe("adam", lr=1e-3, epochs=100, batch_size=1)
+        self.patch_embedding = nn.Linear(3 * tile_px**2, dim)
+        self.x_embed, self.y_embed = nn.Embedding(_BINS, dim), nn.Embedding(_BINS, dim)
+        self.vit = nn.ModuleDict(
+            {
+                "transformer": Transformer(
+                    dim, depth=depth, heads=heads, dim_head=dim_head, mlp_dim=mlp_dim, dropout=dropout
+                )
+            }
+        )
+        self.gene_head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, n_genes))
+
+    def prepare(self, *, tiles: Tensor, um: Tensor | None = None, grid_xy: Tensor | None = None) -> dict[str, Tensor]:
+        """Mean colour and position of each spot; for the regressor its pixels, 0 … 1, and array position."""
+        if um is not None:
+            return {"colour": tiles.float().mean((1, 2, 3)), "um": um}
+        return {"patches": tiles.flatten(1).float()[None] / 255, "positions": grid_xy[None]}
+
+    def forward(self, patches: Tensor, positions: Tensor) -> Tensor:
+        """Expression (1, spots, genes) by the vision transformer.
+
+        Parameters
+        ----------
+        patches
+            (1, spots, pixels).
+        positions
+            Array (column, row), int64 (1, spots, 2).
+        """
+        column, row = positions.unbind(-1)
+        x = self.patch_embedding(patches) + self.x_embed(column) + self.y_embed(row)
+        return self.gene_head(self.vit["transformer"](x))
+
+    def predict(self, *, noise: Noise | None = None, **prepared: Tensor) -> Tensor:
+        """Expression, ln (1 + CP10k), float32 (spots, genes)."""
+        if self.task == "regression":
+            return self(**prepared)[0]
+        kept = {name: prepared["um"].new_tensor(value) for name, value in self.extras["spots"].items()}
+        here, there = (
+            _with_colour(um, colour, kept["colour"], kept["um"])
+            for um, colour in ((prepared["um"], prepared["colour"]), (kept["um"], kept["colour"]))
+        )
+        return weigh_nearest(_distance(here, there), kept["expression"])
+
+    def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:
+        """Train the vision transformer; for super-resolution there is nothing to train."""
+        if self.task == "regression":
+            yield from super().fit(batches, recipe)
+
+    def finish(self, batches: Batches) -> None:
+        """Keep the measured spots."""
+        if self.task == "regression":
+            return
+        parts = [{**prepared, "expression": targets["expression"]} for targets, prepared in batches]
+        spots = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        known = spots["expression"].isfinite().all(dim=1)
+        self.extras["spots"] = {name: np.asarray(value[known].cpu()) for name, value in spots.items()}
+
+
+class SpotGraph(nn.Module):
+    """Clusters spots by an autoencoder of their expression and attention over two graphs of their neighbours.
+
+    Parameters
+    ----------
+    n_genes
+        Of the expression.
+    encoder_dim, feature_dim
+        Widths of the encoder's two layers.
+    graph_dim, embed_dim
+        Widths of the graph layers.
+    n_domains
+        Centres of the clustering.
+    n_hidden
+        Graph layers between the first and the last.
+    dropout
+        After every layer.
+    """
+
+    def __init__(
+        self,
+        n_genes: int,
+        *,
+        encoder_dim: int = 512,
+        feature_dim: int = 64,
+        graph_dim: int = 128,
+        embed_dim: int = 64,
+        n_domains: int = 10,
+        n_hidden: int = 1,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.cluster_layer = nn.Parameter(torch.randn(n_domains, embed_dim + feature_dim))
+        self.encoder = nn.ModuleDict(
+            {
+                "encoder_L1": _layer(n_genes, encoder_dim, dropout),
+                "encoder_L2": _layer(encoder_dim, feature_dim, dropout),
+            }
+        )
+        self.quantize = nn.ModuleDict({"embedding": nn.Embedding(embed_dim + feature_dim, feature_dim)})
+        self.decoder = nn.ModuleDict({"decoder_L1": _layer(embed_dim + feature_dim, n_genes, dropout)})
+        self.gc1 = GraphAttention(feature_dim, graph_dim, dropout)
+        self.conv_hidden = nn.ModuleList(GraphAttention(graph_dim, graph_dim, dropout) for _ in range(n_hidden))
+        self.gc2 = GraphAttention(graph_dim, embed_dim, dropout)
+
+    def forward(self, x: Tensor, edges: Tensor, other: Tensor) -> dict[str, Tensor]:
+        """Embedding ``z``, reconstruction ``decoded``, memberships ``q``, ``features`` and their ``code``.
+
+        Parameters
+        ----------
+        x
+            Expression, (spots, genes).
+        edges, other
+            Two graphs of spots, int64 (2, edges), from source to target.
+        """
+        features = self.encoder["encoder_L2"](self.encoder["encoder_L1"](x))
+        codes = self.quantize["embedding"].weight
+        code = torch.cdist(features, codes).argmin(dim=1)
+        quantised = features + (codes[code] - features).detach()
+        h = F.relu(_propagate(self.gc1, features, edges, features, other))
+        for layer in self.conv_hidden:
+            first, attention = layer(h, edges)
+            second, other_attention = layer(first, other)
+            h = F.relu((attention @ first + other_attention @ second) / 2)
+        z = torch.cat([quantised, _propagate(self.gc2, h, edges, h, other)], dim=1)
+        q = 1 / (1 + torch.cdist(z, self.cluster_layer).square())
+        return {
+            "z": z,
+            "decoded": self.decoder["decoder_L1"](z),
+            "q": q / q.sum(dim=1, keepdim=True),
+            "features": features,
+            "code": code,
+        }
+
+    def quantisation_loss(self, features: Tensor, code: Tensor) -> Tensor:
+        """How far features are from their codes; part of the publication, but never of its training."""
+        codes = self.quantize["embedding"].weight[code]
+        return F.mse_loss(codes.detach(), features) + _BETA * F.mse_loss(codes, features.detach())
+
+
+class GraphAttention(nn.Module):
+    """Attention of one head over the edges of a graph, with the target itself added (TransformerConv)."""
+
+    def __init__(self, n_in: int, n_out: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.lin_key, self.lin_query = nn.Linear(n_in, n_out), nn.Linear(n_in, n_out)
+        self.lin_value, self.lin_skip = nn.Linear(n_in, n_out), nn.Linear(n_in, n_out)
+
+    def forward(self, x: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
+        """New states (spots, n_out), and the attention (source, target), dense; edges are int64 (2, edges)."""
+        scores = (self.lin_key(x) @ self.lin_query(x).T) / self.lin_key.out_features**0.5
+        joined = torch.zeros_like(scores, dtype=torch.bool)
+        joined[edges[0], edges[1]] = True
+        attention = scores.masked_fill(~joined, -torch.inf).softmax(dim=0).nan_to_num()
+        seen = F.dropout(attention, self.dropout, self.training)
+        return seen.T @ self.lin_value(x) + self.lin_skip(x), attention
+
+
+def _propagate(layer: GraphAttention, x: Tensor, edges: Tensor, y: Tensor, other: Tensor) -> Tensor:
+    """Both branches of a layer, each spread once more along its own attention."""
+    (first, attention), (second, other_attention) = layer(x, edges), layer(y, other)
+    return (attention @ first + other_attention @ second) / 2
+
+
+def _layer(n_in: int, n_out: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out, eps=1e-4), nn.ELU(), nn.Dropout(dropout))
+
+
+def graph_loss(z: Tensor, adjacency: Tensor) -> Tensor:
+    """Weighted cross-entropy between ``z zᵀ`` and the graph (spots, spots) with each spot joined to itself."""
+    n = len(adjacency)
+    own = adjacency + torch.eye(n, device=adjacency.device)
+    return graph_norm(adjacency) * F.binary_cross_entropy_with_logits(z @ z.T, own)
+
+
+def graph_norm(adjacency: Tensor) -> Tensor:
+    """Weight of the graph's cross-entropy: all pairs over twice those that are not joined."""
+    n = len(adjacency)
+    return n**2 / (2 * (n**2 - adjacency.sum()))
+
+
+def sharpened(q: Tensor) -> Tensor:
+    """Memberships (spots, domains) that a clustering aims at: squared, over their sums, normalised."""
+    p = q.square() / q.sum(dim=0)
+    return p / p.sum(dim=1, keepdim=True)
+
+
+def weigh_nearest(distance: Tensor, expression: Tensor) -> Tensor:
+    """Mean over the five nearest spots by the inverse square of their distance.
+
+    Parameters
+    ----------
+    distance
+        (positions, spots).
+    expression
+        (spots, genes).
+    """
+    near, spot = (distance + _ROOM).topk(min(_NEAREST, distance.shape[1]), dim=1, largest=False)
+    weight = (near / near[:, :1]) ** -2
+    weight = (weight / weight.sum(dim=1, keepdim=True)).to(expression.dtype)
+    return torch.einsum("pk,pkg->pg", weight, expression[spot])
+
+
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    """Of each of ``a`` from each of ``b``; without the shortcut that loses the digits of far-off positions."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _with_colour(um: Tensor, colour: Tensor, of_spots: Tensor, spots_um: Tensor) -> Tensor:
+    """Positions (x, y, z), z being the colour in units of the spots' spread."""
+    spread = spots_um.std(dim=0, correction=0).amax()
+    z = (colour - of_spots.mean()) / of_spots.std(correction=0).clamp(min=1e-6) * spread
+    return torch.cat([um, z[:, None]], dim=1)
