@@ -14,8 +14,8 @@ from napari_he2st.zoo.blocks.hipt import ViT256
 from napari_he2st.zoo.blocks.pixels import standardise
 from napari_he2st.zoo.blocks.retrieval import Retrieval
 from napari_he2st.zoo.blocks.symmetry import random_symmetry
+from napari_he2st.zoo.encoders.build import build
 from napari_he2st.zoo.inputs import Tiles
-from napari_he2st.zoo.weights import check_state, find_weights, load_checkpoint, shapes_of
 
 _PIXELS = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
 _DAMPING = 1.1
@@ -105,10 +105,5 @@ class CarHE(Retrieval):
     def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:
         """Start from HIPT's weights where so built, then train."""
         if self.pretrained:
-            path = find_weights("hipt256", None, address="https://github.com/mahmoodlab/HIPT")
-            state = load_checkpoint(path)
-            state = {k.removeprefix("module.").removeprefix("backbone."): v for k, v in state.get("teacher", state).items()}
-            state = {key: value for key, value in state.items() if not key.startswith("head.")}
-            check_state({k: tuple(v.shape) for k, v in state.items()}, shapes_of(self.image_encoder), path)
-            self.image_encoder.load_state_dict(state)
+            self.image_encoder.load_state_dict(build("hipt256").network.state_dict())
         yield from super().fit(batches, recipe)
