@@ -134,7 +134,9 @@ class Retrieval(Predictor):
         """Embeddings of all reference spots, float32 (m, dim); they lie section by section in their order there."""
         known = {"expression": bank["expression"].nan_to_num(), **{name: bank[name] for name in self.kept}}
         pieces = [slice(i, i + self.together) for i in range(0, len(bank["expression"]), self.together)]
-        return torch.cat([self.embed_spots(**{name: value[piece] for name, value in known.items()}) for piece in pieces])
+        return torch.cat(
+            [self.embed_spots(**{name: value[piece] for name, value in known.items()}) for piece in pieces]
+        )
 
     def reference_on(self, device: torch.device) -> tuple[Search, Tensor]:
         """The search among the reference, and its expression, on a device."""

@@ -11,6 +11,7 @@ from napari_he2st.zoo.blocks.retrieval import Found
 from napari_he2st.zoo.blocks.search import inverse_square
 from napari_he2st.zoo.blocks.self_distilled import SpotBlock
 
+
 class MclSTExp(PlacedSpots):
     """Spots of a batch attend to each other before they are embedded.
 

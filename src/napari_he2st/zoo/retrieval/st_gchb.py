@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_he2st.core.errors import ModelError
 from napari_he2st.zoo.base import Batches, Recipe, Slide, descend, make_optimizer
-from napari_he2st.zoo.blocks.components import principal_components
+from napari_he2st.zoo.blocks.components import component_scores, principal_components
 from napari_he2st.zoo.blocks.contrast import ProjectionHead, soft_clip_losses
 from napari_he2st.zoo.blocks.graph import nearest_graph
 from napari_he2st.zoo.blocks.pixels import standardise
@@ -97,16 +96,10 @@ class STGCHB(Retrieval):
         """Each spot and its nearest ones, dense; rows receive."""
         return nearest_graph(positions, self.k) + torch.eye(len(positions), device=positions.device)
 
-    def components(self, expression: Tensor) -> Tensor:
-        """Principal components of expression, float32 (n, n_components)."""
-        known = self.extras.get("components")
-        if known is None:
-            raise ModelError("ST-GCHB knows no principal components yet", todo="Train it on measured sections")
-        mean, axes = (torch.from_numpy(known[name]).to(expression) for name in ("mean", "axes"))
-        return (expression - mean) @ axes
-
-    def forward(self, images: Tensor, components: Tensor, adjacency: Tensor) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-        """What each encoder sees, its graph embedding and its place in the common space, of ``images`` and ``spots``."""
+    def forward(
+        self, images: Tensor, components: Tensor, adjacency: Tensor
+    ) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+        """Of ``images`` and ``spots``: what the graph encoder sees, what it makes of it, the common space."""
         return {
             "images": self._embed("image", self.image_encoder["resnet50_feature_extractor"](images), adjacency),
             "spots": self._embed("spot", components, adjacency),
@@ -127,7 +120,7 @@ class STGCHB(Retrieval):
         parts = []
         for slide in bank["slide"].unique():
             own = bank["slide"] == slide
-            known = self.components(bank["expression"][own].nan_to_num())
+            known = component_scores(bank["expression"][own].nan_to_num(), self.extras)
             parts.append(self._embed("spot", known, self.graph(bank["positions"][own]))[2])
         return torch.cat(parts)
 
@@ -136,7 +129,7 @@ class STGCHB(Retrieval):
         if self.imagenet:
             load_imagenet(self.image_encoder["resnet50_feature_extractor"], self.trunk)
         bank = self.extras["reference"] = gather(batches, self.kept)
-        self.extras["components"] = principal_components(torch.from_numpy(bank["expression"]).nan_to_num().numpy(), self.n_components)
+        self.extras["components"] = principal_components(bank["expression"], self.n_components)
         yield from self._teach_graphs(batches)
         optimizer = make_optimizer(self, recipe)
         for epoch in range(recipe.epochs):
@@ -164,7 +157,7 @@ class STGCHB(Retrieval):
         self.eval()
         return {
             "image": self.image_encoder["resnet50_feature_extractor"](prepared["images"]),
-            "spot": self.components(targets["expression"].nan_to_num()),
+            "spot": component_scores(targets["expression"].nan_to_num(), self.extras),
             "graph": self.graph(prepared["positions"]),
         }
 
@@ -173,7 +166,7 @@ class STGCHB(Retrieval):
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Batches of a section's spots: images, components and graph of these and then of their neighbours."""
         graph = self.graph(prepared["positions"])
-        components = self.components(targets["expression"].nan_to_num())
+        components = component_scores(targets["expression"].nan_to_num(), self.extras)
         order = torch.randperm(len(graph))
         for rows in order.split(recipe.batch_size):
             rows = rows.to(graph.device)
@@ -211,8 +204,9 @@ def hsic(x: Tensor, y: Tensor) -> Tensor:
     """Hilbert–Schmidt independence criterion of rows under Gaussian kernels: 0 where they are independent."""
     n = len(x)
     centring = torch.eye(n, device=x.device) - 1 / n
-    k, l = (torch.exp(-(z[:, None] - z[None]).square().sum(-1) / _SIGMA**2) for z in (x, y))
-    return torch.trace(k @ centring @ l @ centring) / (n - 1) ** 2
+    kernels = (torch.exp(-(z[:, None] - z[None]).square().sum(-1) / _SIGMA**2) for z in (x, y))
+    first, second = (kernel @ centring for kernel in kernels)
+    return torch.trace(first @ second) / (n - 1) ** 2
 
 
 def normalised_hsic(x: Tensor, y: Tensor) -> Tensor:
