@@ -6,7 +6,6 @@ import gzip
 import re
 from functools import cache
 from itertools import pairwise
-from itertools import pairwise
 
 import torch
 from torch import Tensor
