@@ -17,10 +17,7 @@ from napari_he2st.zoo.base import Predictor
 from napari_he2st.zoo.bundle import Bundle
 from napari_he2st.zoo.catalogue import cards, system
 from napari_he2st.zoo.manifest import Manifest
-from napari_he2st.zoo.weights import check_state, load_checkpoint, shapes_of
-
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "teacher")
-_PREFIXES = ("module.", "model.", "_orig_mod.")
+from napari_he2st.zoo.weights import check_state, load_checkpoint, shapes_of, unwrap
 
 
 def import_weights(
@@ -101,21 +98,6 @@ def import_weights(
         notes=about.notes,
     )
     return Bundle([model.eval()], manifest)
-
-
-def unwrap(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The state dict inside a checkpoint, without the wrappers and prefixes of training programs."""
-    inner: Any = content
-    while True:
-        key = next((k for k in _WRAPPERS if isinstance(inner.get(k), Mapping)), None)
-        if key is None:
-            break
-        inner = inner[key]
-    state = {key: value for key, value in inner.items() if isinstance(value, Tensor)}
-    for prefix in _PREFIXES:
-        if state and all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
 
 
 def nearest_system(state: Mapping[str, Tensor]) -> str | None:
