@@ -62,15 +62,6 @@ class Index(Input):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured(Input):
-    """What was measured of the panel at each spot, in the scale of the target: float32 (n, genes).
-
-    NaN where nothing was measured: for genes that a section lacks, and for spots without a measurement. In training it
-    is the section's own expression, of which the system hides a part.
-    """
-
-
-@dataclass(frozen=True, kw_only=True)
 class NeighbourTiles(Input):
     """Tiles of the lattice neighbours of each spot: uint8 (n, k, 3, px, px), and bool (n, k) which exist.
 

@@ -54,7 +54,7 @@ class PathGen(Predictor):
     unit = Spots()
     targets = {"expression": Expression("minmax_log10_cp10k", panel="hvg:1000")}
     recipe = Recipe("adam", lr=1e-4, epochs=70, batch_size=8)
-    samples = 3
+    draws = 3
 
     def __init__(
         self,

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from napari_he2st.core.noise import Noise
+from napari_he2st.zoo import inputs as kinds
 from napari_he2st.zoo.base import Expression, Predictor, Recipe, Slide
 from napari_he2st.zoo.blocks.adaln import AdaLNBlock, AdaLNOutput, TimeEmbedding
 from napari_he2st.zoo.blocks.diffusion import Schedule, ancestral, ddim, numbers, spaced_steps
 from napari_he2st.zoo.blocks.draws import normal
-from napari_he2st.zoo.inputs import Measured
 
 _BATCH = 512
 _LEAST_VARIANCE = 1e-20
@@ -47,10 +47,10 @@ class StDiff(Predictor):
     """
 
     unit = Slide()
-    inputs = {"measured": Measured()}
+    inputs = {"measured": kinds.Expression()}
     targets = {"expression": Expression("maxabs_log1p_cp10k_panel", panel="hvg:500")}
     recipe = Recipe("adamw", lr=1.6046744893538737e-4, epochs=900, batch_size=1, clip=1.0)
-    samples = 1
+    draws = 1
 
     def __init__(
         self,
