@@ -100,7 +100,8 @@ class StDiff(Predictor):
     def loss(self, targets: Mapping[str, Tensor], *, measured: Tensor) -> Tensor:
         """MSE of the noise in genes that are hidden in this step."""
         n_genes = measured.shape[1]
-        known = measured.isfinite() & (torch.rand(n_genes, device=measured.device) >= self.hidden_share)
+        known = measured.isfinite()
+        known[:, torch.randperm(n_genes, device=measured.device)[: max(1, round(self.hidden_share * n_genes))]] = False
         clean = 2 * targets["expression"].nan_to_num() - 1
         condition = as_condition(measured, known)
         step = torch.randint(1, len(self.schedule), (len(clean),), device=clean.device)
