@@ -67,6 +67,7 @@ class GenAR(Predictor):
     unit = Spots()
     targets = {"expression": Expression("counts", panel="hvg:200")}
     recipe = Recipe("adam", lr=1e-4, epochs=200, batch_size=64, clip=1.0)
+    draws = 1
 
     def __init__(
         self,
