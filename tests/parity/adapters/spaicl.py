@@ -46,9 +46,7 @@ def run(case: dict) -> dict:
         "cross": model.att(x["q"], online),
     }
     negatives = torch.stack([x["neg_x"], x["neg_y"]])
-    draws = Draws.of(
-        x["perm"], x["perm_mask"], x["perm_noise"], negatives, config["mask_rate"], config["replace_rate"]
-    )
+    draws = Draws.of(x["perm"], x["perm_mask"], x["perm_noise"], negatives, config["mask_rate"], config["replace_rate"])
     kept = edges[x["u"][edges[:, 0], edges[:, 1]] > 1 - 0.5]
     match, rebuild = model.losses(x["x"], x["img"], graph, kept, draws)
     like = case["outputs"]["target_after"]

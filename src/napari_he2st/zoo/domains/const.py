@@ -132,7 +132,9 @@ class ConST(DomainMethod):
             z = network(x, graph, image)["z"].numpy()
             n_centres = len(network.cluster_layer)
             first = means(z, n_centres, 42, n_init=20)
-            network.cluster_layer.copy_(torch.stack([torch.from_numpy(z[first == k]).mean(0) for k in range(n_centres)]))
+            network.cluster_layer.copy_(
+                torch.stack([torch.from_numpy(z[first == k]).mean(0) for k in range(n_centres)])
+            )
         report = {"epochs_before": report["epochs"], **self.minimise(network, contrast, self.recipe)}
         with torch.no_grad():
             embedding = network(x, graph, image)["z"].numpy()

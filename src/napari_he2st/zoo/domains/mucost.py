@@ -112,9 +112,7 @@ class Network(nn.Module):
         return code, rebuilt, anchor, positive, negative
 
 
-def graphs(
-    near: Tensor, alike: Tensor, n: int, weights: tuple[Tensor, Tensor] | None = None
-) -> tuple[Tensor, Tensor]:
+def graphs(near: Tensor, alike: Tensor, n: int, weights: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
     """The spatial graph and that of both kinds of edges, where an edge of both kinds counts twice.
 
     Loops weigh 2 where edges have weights, else 1: the published layer asks for 2 but its library does so only then.

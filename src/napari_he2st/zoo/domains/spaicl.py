@@ -166,6 +166,7 @@ class Encoder(nn.Module):
         self.gc2 = _GraphLayer(graph_dim, latent_dim)
 
     def forward(self, x: Tensor, graph: Tensor) -> Tensor:
+        """(spots, latent)."""
         return self.gc2(self.gc1(self.encoder(x), graph), graph)
 
 
@@ -198,6 +199,7 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, query: Tensor, other: Tensor) -> Tensor:
+        """(spots, dim): what each spot's ``query`` asks of its own ``other``."""
         split = (len(query), self.heads, -1)
         q, k, v = self.w_q(query).view(split), self.w_k(other).view(split), self.w_v(other).view(split)
         weight = torch.softmax(q @ k.mT / q.shape[2] ** 0.5, -1)
@@ -210,7 +212,10 @@ class _ExpressionModel(nn.Module):
     def __init__(self, n_in: int, sizes: tuple[int, ...], projection_dim: int) -> None:
         super().__init__()
         latent_dim = sizes[-1]
-        self.enc_mask_token, self.rep_mask = nn.Parameter(torch.zeros(1, n_in)), nn.Parameter(torch.zeros(1, latent_dim))
+        self.enc_mask_token, self.rep_mask = (
+            nn.Parameter(torch.zeros(1, n_in)),
+            nn.Parameter(torch.zeros(1, latent_dim)),
+        )
         self.online_encoder, self.target_encoder = Encoder(n_in, *sizes), Encoder(n_in, *sizes)
         self.decoder = _Decoder(latent_dim, n_in)  # published, and never used
         self.encoder_to_decoder = nn.Linear(latent_dim, latent_dim, bias=False)

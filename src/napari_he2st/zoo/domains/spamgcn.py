@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -97,7 +98,11 @@ class SpaMGCN(DomainMethod):
             code = torch.cat([view["code"] for view in found], 1)[some]
             total = plain + self.rebuild_weight * spread + self.agree_weight * agree
             total = total + self.edge_weight * F.binary_cross_entropy_with_logits(code @ code.T, near)
-            return total if epoch < 0.1 * self.recipe.epochs else total + self.contrast_weight * neighbour_noise(code, near)
+            return (
+                total
+                if epoch < 0.1 * self.recipe.epochs
+                else total + self.contrast_weight * neighbour_noise(code, near)
+            )
 
         report = self.minimise(network, loss, self.recipe)
         with torch.no_grad():
@@ -107,7 +112,7 @@ class SpaMGCN(DomainMethod):
 
 
 def _maps(prefix: str, first: int, widths: Sequence[int]) -> nn.ModuleDict:
-    pairs = zip(widths[:-1], widths[1:], strict=True)
+    pairs = pairwise(widths)
     return nn.ModuleDict({f"{prefix}_{first + i}": nn.Linear(a, b) for i, (a, b) in enumerate(pairs)})
 
 
@@ -149,6 +154,7 @@ class OrdersLayer(nn.Module):
         self.fc1, self.fc2 = nn.Linear(n_out, n_out // 4), nn.Linear(n_out // 4, n_out)
 
     def forward(self, x: Tensor, graph: Tensor, *, active: bool = True) -> Tensor:
+        """(spots, out); without ``active`` nothing bends the maps."""
         orders = []
         for number, layer in enumerate(self.main_layers):
             h = x @ layer.weight
@@ -167,7 +173,7 @@ class _GraphAutoencoder(nn.Module):
         first, second, latent = widths
         down, up = (n_in, first, second, latent), (latent, second, first, n_in)
         for name, number, sizes in (("encoder", 1, down), ("decoder", 4, up)):
-            pairs = zip(sizes[:-1], sizes[1:], strict=True)
+            pairs = pairwise(sizes)
             layers = {f"gnn_{number + i}": OrdersLayer(a, b, n_orders) for i, (a, b) in enumerate(pairs)}
             self.add_module(name, nn.ModuleDict(layers))
 

@@ -90,7 +90,7 @@ def distances(points: Array, rows: NDArray[np.intp] | slice = slice(None)) -> Ar
 
 
 def shared_neighbours(points: Array, k: int, prune: float = 1 / 15) -> csr_array:
-    """Jaccard index of the neighbourhoods (k nearest, the spot itself among them) of any two spots; small ones are 0."""
+    """Jaccard index of any two spots' neighbourhoods (k nearest, the spot itself among them); small ones are 0."""
     from scipy.sparse import csr_array
 
     n = len(points)

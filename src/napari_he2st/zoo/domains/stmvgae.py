@@ -127,7 +127,9 @@ class STMVGAE(DomainMethod):
         with torch.no_grad():
             z = network(x, graph)["mu"]
             first = means(z.numpy(), n_domains, seed)
-            network.cluster_layer.copy_(torch.stack([z[torch.from_numpy(first) == k].mean(0) for k in range(n_domains)]))
+            network.cluster_layer.copy_(
+                torch.stack([z[torch.from_numpy(first) == k].mean(0) for k in range(n_domains)])
+            )
         self.minimise(network, loss_after, self.recipe_after)
         with torch.no_grad():
             return network(x, graph)["mu"].numpy()
@@ -192,7 +194,9 @@ def rebuilt_graph(z: Tensor) -> Tensor:
     return torch.sigmoid(z @ z.T)
 
 
-def loss_terms(out: Mapping[str, Tensor], x: Tensor, graph: Tensor, truth: Tensor, balance: float) -> tuple[Tensor, ...]:
+def loss_terms(
+    out: Mapping[str, Tensor], x: Tensor, graph: Tensor, truth: Tensor, balance: float
+) -> tuple[Tensor, ...]:
     """Error of the expression, of the graph, and divergence of the code from a standard normal."""
     wrong_edges = balance * F.binary_cross_entropy(graph, truth)
     return F.mse_loss(out["rebuilt"], x), wrong_edges, gaussian_divergence(out["mu"], out["logvar"])
