@@ -20,6 +20,7 @@ from napari_he2st.core.noise import Noise
 from napari_he2st.core.progress import Control
 from napari_he2st.core.types import Chunk, Grid, Region
 from napari_he2st.data.slides.grid import square_grid
+from napari_he2st.data.slides.stain import normalised
 from napari_he2st.data.slides.tissue import tissue_mask
 from napari_he2st.engine.device import Halving, auto_batch_size, choose_device
 from napari_he2st.engine.features import Scene
@@ -56,6 +57,7 @@ def predict(
     seed: int = 0,
     n_samples: int = 1,
     options: Mapping[str, Any] | None = None,
+    stain: str | None = None,
     control: Control | None = None,
 ) -> Iterator[Chunk]:
     """Predict spot by spot, yielding each batch as it is ready.
@@ -85,6 +87,8 @@ def predict(
         Draws per member of predictors that draw at random.
     options
         The predictor's own options (keyword-only arguments of its ``predict``).
+    stain
+        Normalise the slide's stain first: ``"macenko"`` or ``"reinhard"``.
     control
         Progress, pause and cancel, from another thread.
 
@@ -103,6 +107,7 @@ def predict(
         The store belongs to another run, or another process writes to it.
     """
     bundle = load(bundle) if isinstance(bundle, str | Path) else bundle
+    slide = normalised(slide, stain)
     control = control or Control()
     where = choose_device(device)
     columns = gene_columns(bundle, genes)
@@ -116,6 +121,7 @@ def predict(
                 "bundle_sha256": bundle.sha256,
                 "slide_fingerprint": slide.fingerprint,
                 "slide_mpp": slide.mpp,
+                "colours": slide.colours,
                 "seed": seed,
                 "n_samples": n_samples,
                 "options": dict(options or {}),
@@ -264,13 +270,14 @@ def predict_slide(
     seed: int = 0,
     device: str = "auto",
     region: Region | None = None,
+    stain: str | None = None,
     **run: Any,
 ) -> AnnData:
     """Predict a whole slide (or ``region``, or the spots of ``grid``) and return it as AnnData.
 
     Parameters
     ----------
-    bundle, slide, genes, seed, device, region
+    bundle, slide, genes, seed, device, region, stain
         As for :func:`predict`; ``run`` are its further arguments.
     grid
         Spots to predict; by default a square lattice over the tissue.
@@ -286,6 +293,7 @@ def predict_slide(
     grid = tissue_grid(bundle, slide, pitch_um) if grid is None else grid
     if region is not None:
         grid = grid.take(np.flatnonzero(inside_polygon(grid.xy, region.polygon)))
+    slide = normalised(slide, stain)
     kept = [bundle.genes[i] for i in gene_columns(bundle, genes)]
     values = np.full((len(grid), len(kept)), np.nan, dtype=np.float32)
     spread = None

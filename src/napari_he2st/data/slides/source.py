@@ -153,6 +153,10 @@ the reader takes addresses such as ``https://…`` as text. ``formats`` says by 
 """
 
 
+class OtherFormatError(SlideError):
+    """The file plainly is of another format, which need not be told."""
+
+
 class DamagedSlideError(SlideError):
     """The format is known but the file is damaged, so asking other readers is of no use."""
 
