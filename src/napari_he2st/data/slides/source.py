@@ -19,11 +19,13 @@ from napari_he2st.data.slides.pixel_size import PixelSize
 PARSE_ERRORS = (
     ArithmeticError,
     AttributeError,
+    EOFError,
     LookupError,
     MemoryError,
     OSError,
     RuntimeError,
     SyntaxError,
+    SystemError,
     TypeError,
     ValueError,
     struct.error,
