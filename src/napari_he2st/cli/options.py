@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -16,6 +16,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace the output if it e
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 Seed = Annotated[int, typer.Option("--seed", help="Fixes every random choice.")]
+Stain = Literal["macenko", "reinhard"]
 Mpp = Annotated[
     float | None, typer.Option("--mpp", help="Micrometres per pixel at full resolution, if the file does not say.")
 ]

@@ -17,6 +17,7 @@ from napari_he2st.cli.options import (
     Options,
     Output,
     Seed,
+    Stain,
     examples,
     read_box,
     read_genes,
@@ -62,6 +63,9 @@ def predict(
     genes: Annotated[
         Path | None, typer.Option("--genes", help="Keep only these genes: a file with one per line.")
     ] = None,
+    stain: Annotated[
+        Stain | None, typer.Option("--stain", help="Normalise the slide's stain before predicting.")
+    ] = None,
     store: Annotated[
         Path | None, typer.Option("--store", help="Folder that keeps the run, so that it can go on after a stop.")
     ] = None,
@@ -101,6 +105,7 @@ def predict(
                 device=device,
                 seed=seed,
                 options=options,
+                stain=stain,
                 control=bar,
             )
             export(adata, "h5ad", output, force=force, slide=image)
