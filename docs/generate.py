@@ -84,16 +84,16 @@ def _learning_cells(found: dict | None) -> tuple[str | None, ...]:
     )
 
 
-_FIGURES = """*Parity*: cases whose numbers the original code produced, how many of them are reproduced to 10⁻⁵ (relative to
-the largest number of an array), and the largest absolute difference of any number in them.
+_FIGURES = """*Parity*: cases whose numbers the original code produced, how many of them are reproduced to 10⁻⁵
+(relative to the largest number of an array), and the largest absolute difference of any number in them.
 
-*Learning*: every system was trained briefly on one CPU thread, at reduced width where `benchmarks/learning.toml` says so,
-on three sections of one HER2+ breast tumour and scored on a fourth of the same patient, over the 250 genes most variable
-in the training sections. PCC is the mean Pearson correlation over spots, beside {ridge} of ridge regression; p is its
-probability when spots are permuted; errors are in the system's own expression scale. Parameters, minutes of training
-(reading included) and seconds per 1,000 predicted spots are those of this small network. It learns if its error is below
-that of the training mean and p < 0.01. These are checks that training works, not a ranking: the published networks are
-larger and trained for longer."""
+*Learning*: every system was trained briefly on one CPU thread, at reduced width where `benchmarks/learning.toml` says
+so, on three sections of one HER2+ breast tumour and scored on a fourth of the same patient, over the 250 genes most
+variable in the training sections. PCC is the mean Pearson correlation over spots, beside {ridge} of ridge regression;
+p is its probability when spots are permuted; errors are in the system's own expression scale. Parameters, minutes of
+training (reading included) and seconds per 1,000 predicted spots are those of this small network. It learns if its
+error is below that of the training mean and p < 0.01. These are checks that training works, not a ranking: the
+published networks are larger and trained for longer."""
 
 
 def registries() -> str:

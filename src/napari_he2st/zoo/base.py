@@ -166,6 +166,8 @@ class Predictor(System, nn.Module):
         ``"cohort"``, or ``"slide"`` for systems trained on the slide they predict.
     members, combine
         Size of the ensemble that training builds, and how it is combined: ``"mean"`` or ``"median"``.
+    beside
+        Entries of ``extras`` that a published checkpoint lacks and prediction needs: name → what it is.
     faithful
         True is the parity behaviour where the original is broken for users.
     genes
@@ -180,6 +182,7 @@ class Predictor(System, nn.Module):
     fitted: ClassVar[str] = "cohort"
     members: ClassVar[int] = 1
     combine: ClassVar[str] = "mean"
+    beside: ClassVar[Mapping[str, str]] = {}
     faithful: bool = False
 
     def __init__(self) -> None:
