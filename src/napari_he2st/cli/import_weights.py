@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from napari_he2st.cli import console
-from napari_he2st.cli.options import Force, Output, examples, read_genes, read_pairs
+from napari_he2st.cli.options import Force, Output, examples, read_genes, read_pairs, read_values
 
 app = typer.Typer()
 
@@ -34,6 +34,10 @@ def import_weights(
         list[str] | None,
         typer.Option("--argument", metavar="NAME=VALUE", help="An argument of the network; repeatable."),
     ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option("--beside", metavar="NAME=FILE", help="What the system asks for: .json, .npy, .npz; repeatable."),
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="What the bundle is called, without spaces.")] = None,
     organ: Annotated[list[str] | None, typer.Option("--organ", help="Of the training data; repeatable.")] = None,
     species: Annotated[list[str] | None, typer.Option("--species", help="Of the training data; repeatable.")] = None,
@@ -42,15 +46,26 @@ def import_weights(
 ) -> None:
     """Make a bundle of a published checkpoint.
 
-    Checkpoints do not know their genes: give them with --genes, in the order of the outputs.
+    Checkpoints do not know their genes: give them with --genes, in the order of the outputs. Some systems need more
+    that is not in the checkpoint, such as statistics of the training pixels: they ask for it by name.
     """
     from napari_he2st.core.atomic import check_output
     from napari_he2st.engine.import_weights import import_weights as load
     from napari_he2st.engine.train import About
 
-    check_output(output, force=force, inputs=(checkpoint, genes))
+    files = {key: Path(str(file)) for key, file in read_pairs(beside).items()}
+    check_output(output, force=force, inputs=(checkpoint, genes, *files.values()))
     about = About(name=name, organs=tuple(organ or ()), species=tuple(species or ()), licence=licence)
     panel = read_genes(genes).symbols
-    bundle = load(system, checkpoint, panel, mpp=mpp, pitch_um=pitch, arguments=read_pairs(argument), about=about)
+    bundle = load(
+        system,
+        checkpoint,
+        panel,
+        mpp=mpp,
+        pitch_um=pitch,
+        arguments=read_pairs(argument),
+        beside={key: read_values(file) for key, file in files.items()},
+        about=about,
+    )
     bundle.save(output, force=force)
     console.note(f"{output}: {system} for {len(bundle.genes)} genes, from {checkpoint.name}.")

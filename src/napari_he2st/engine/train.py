@@ -21,9 +21,9 @@ from napari_he2st.core.progress import Control
 from napari_he2st.engine.device import choose_device
 from napari_he2st.engine.features import NOTHING_GIVEN, Given
 from napari_he2st.engine.panel import choose_panel, expression_variance
+from napari_he2st.engine.reference import describe_reference
 from napari_he2st.engine.scoring import predict_resolved
 from napari_he2st.engine.training_batches import TrainingBatches, measured
-from napari_he2st.engine.reference import describe_reference
 from napari_he2st.engine.training_data import (
     Resolved,
     TrainingSection,
