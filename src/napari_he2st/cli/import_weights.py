@@ -17,12 +17,16 @@ app = typer.Typer()
     "import-weights",
     epilog=examples(
         "he2st import-weights histogene fold5.ckpt --genes her2_785.txt --mpp 0.69 --pitch 200 -o histogene-her2",
+        "he2st import-weights stpath hf:tlhuang/STPath/stpath.pkl --genes stpath.txt --mpp 0.5 --pitch 100 -o stpath",
     ),
 )
 def import_weights(
     system: Annotated[str, typer.Argument(metavar="SYSTEM", help="A system of he2st models.", show_default=False)],
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="safetensors, .pt, .pth or .ckpt.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT", help="safetensors, .pt, .pth or .ckpt; or hf:OWNER/REPO/FILE.", show_default=False
+        ),
     ],
     genes: Annotated[
         Path, typer.Option("--genes", help="File with the symbols of the outputs, one per line.", show_default=False)
@@ -54,7 +58,8 @@ def import_weights(
     from napari_he2st.engine.train import About
 
     files = {key: Path(str(file)) for key, file in read_pairs(beside).items()}
-    check_output(output, force=force, inputs=(checkpoint, genes, *files.values()))
+    own = () if checkpoint.startswith("hf:") else (Path(checkpoint),)
+    check_output(output, force=force, inputs=(genes, *own, *files.values()))
     about = About(name=name, organs=tuple(organ or ()), species=tuple(species or ()), licence=licence)
     panel = read_genes(genes).symbols
     bundle = load(
@@ -68,4 +73,4 @@ def import_weights(
         about=about,
     )
     bundle.save(output, force=force)
-    console.note(f"{output}: {system} for {len(bundle.genes)} genes, from {checkpoint.name}.")
+    console.note(f"{output}: {system} for {len(bundle.genes)} genes, from {checkpoint}.")

@@ -69,6 +69,14 @@ def predict(
     store: Annotated[
         Path | None, typer.Option("--store", help="Folder that keeps the run, so that it can go on after a stop.")
     ] = None,
+    measured: Annotated[
+        str | None,
+        typer.Option("--measured", metavar="SECTION", help="Spots measured on this slide, for models that use some."),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option("--samples", min=1, help="Draws of models that draw at random; by default as many as published."),
+    ] = None,
     device: Device = "auto",
     seed: Seed = 0,
     option: Options = None,
@@ -81,6 +89,7 @@ def predict(
     from napari_he2st.core.atomic import check_output
     from napari_he2st.core.schema import facts_of
     from napari_he2st.data.export import export
+    from napari_he2st.engine.features import Given
     from napari_he2st.engine.predict import predict_slide
     from napari_he2st.zoo.catalogue import load
 
@@ -104,8 +113,10 @@ def predict(
                 store=kept,
                 device=device,
                 seed=seed,
+                n_samples=samples,
                 options=options,
                 stain=stain,
+                given=Given(None if measured is None else open_section(measured, mpp=mpp).adata),
                 control=bar,
             )
             export(adata, "h5ad", output, force=force, slide=image)

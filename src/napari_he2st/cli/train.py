@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -65,6 +66,9 @@ def train(
         typer.Option("--validate", metavar="SECTION…", help="Sections that choose the best epoch; never scored."),
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Instead of the published number.")] = None,
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="A variant of its card, such as tiny; --argument departs from it.")
+    ] = None,
     argument: Annotated[
         list[str] | None,
         typer.Option("--argument", metavar="NAME=VALUE", help="An argument of the system; repeatable."),
@@ -100,7 +104,7 @@ def train(
     from napari_he2st.engine.train import About
     from napari_he2st.engine.train import train as train_system
 
-    arguments = read_pairs(argument)
+    arguments = {**_variant(system, variant), **read_pairs(argument)}
     genes = read_genes(Path(panel)).symbols if panel is not None and Path(panel).is_file() else panel
     folds = [str(kind) for kind in fold or []]
     if not holdout and not folds and len(data) > 1:
@@ -126,3 +130,16 @@ def train(
         )
         bundle.save(output, force=force, model_card=model_card(bundle))
     console.note(f"{output}: {system} for {len(bundle.genes)} genes from {len(sections)} sections.")
+
+
+def _variant(system: str, name: str | None) -> Mapping[str, Any]:
+    """Arguments of a variant of a system's card."""
+    from napari_he2st.core.registry import unknown_name
+    from napari_he2st.zoo.catalogue import card_of
+
+    if name is None:
+        return {}
+    variants = card_of(system).variants
+    if name not in variants:
+        raise unknown_name(f"variant of {system}", name, list(variants))
+    return variants[name]

@@ -19,7 +19,7 @@ from napari_he2st.zoo.base import Predictor
 from napari_he2st.zoo.bundle import Bundle
 from napari_he2st.zoo.catalogue import cards, system
 from napari_he2st.zoo.manifest import Manifest
-from napari_he2st.zoo.weights import check_state, load_checkpoint, shapes_of, unwrap
+from napari_he2st.zoo.weights import HUB, check_state, find_weights, hub_source, load_checkpoint, shapes_of, unwrap
 
 
 def import_weights(
@@ -40,7 +40,8 @@ def import_weights(
     name
         The system it was trained with.
     checkpoint
-        safetensors, or a PyTorch file of tensors and plain values; also wrapped as training programs do.
+        safetensors, or a PyTorch file of tensors and plain values; also wrapped as training programs do. On the
+        Hugging Face hub: ``hf:OWNER/REPOSITORY/FILE``.
     genes
         Symbols in the order of the outputs; the checkpoint does not know them.
     mpp, pitch_um
@@ -61,7 +62,7 @@ def import_weights(
     Raises
     ------
     WeightsError
-        The file cannot be read or does not fit; names what is missing, left over or of another shape, and the
+        The file cannot be reached, read or does not fit; names what is missing, left over or of another shape, and the
         system whose network is nearest.
     ModelError
         The system is no predictor; something is missing in ``beside``, too much, or of another shape.
@@ -70,7 +71,8 @@ def import_weights(
     if not issubclass(cls, Predictor):
         raise ModelError("This system is no predictor", where=name)
     panel = GeneSet(tuple(genes), "checkpoint")
-    path = Path(checkpoint)
+    on_hub = str(checkpoint).startswith(HUB)
+    path = find_weights(name, hub_source(str(checkpoint))) if on_hub else Path(checkpoint)
     state = unwrap(load_checkpoint(path))
     wanted = {**(arguments or {})}
     if "n_genes" in inspect.signature(cls.__init__).parameters:

@@ -54,6 +54,27 @@ class WeightSource:
     revision: str | None = None
 
 
+HUB = "hf:"
+"""Start of addresses on the Hugging Face hub."""
+
+
+def hub_source(address: str) -> WeightSource:
+    """The file that ``hf:OWNER/REPOSITORY/FILE``, or ``…@REVISION`` for a certain commit, names on the hub.
+
+    Raises
+    ------
+    WeightsError
+        The address has another form.
+    """
+    path, _, revision = address.removeprefix(HUB).partition("@")
+    owner, _, rest = path.partition("/")
+    repository, _, file = rest.partition("/")
+    if not (address.startswith(HUB) and owner and repository and file):
+        todo = f"Write {HUB}OWNER/REPOSITORY/FILE, or the path of a file"
+        raise WeightsError("This is no address of a file on the hub", where=address, todo=todo)
+    return WeightSource(file=file, repo=f"{owner}/{repository}", revision=revision or None)
+
+
 def overrides_file() -> Path:
     """The user's own list of weight files: ``HE2ST_WEIGHTS`` if set, else ``weights.toml`` in the cache folder."""
     return Path(os.environ.get("HE2ST_WEIGHTS") or cache_folder() / "weights.toml")

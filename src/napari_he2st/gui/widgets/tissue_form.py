@@ -40,7 +40,9 @@ class TissueForm(QWidget):
         self.drop_pen = QCheckBox("Leave out pen marks")
         self.drop_pen.setToolTip("Green, blue, red and black ink; pools of blood can look like red ink")
         self.drop_blur = QCheckBox("Leave out what is out of focus")
-        self.drop_blur.setToolTip("Parts that are much less sharp than the rest; reads the tissue once, so it takes longer")
+        self.drop_blur.setToolTip(
+            "Parts that are much less sharp than the rest; reads the tissue once, so it takes longer"
+        )
         self.reset = QPushButton("Back to defaults")
         self.reset.setToolTip("Find tissue as it is found without asking")
         self.figures = QLabel()

@@ -128,7 +128,7 @@ class GenAR(Predictor):
             {f"scale_{i}": nn.Embedding(length, dim) for i, length in enumerate(lengths)}
         )
         self.scale_embedding = nn.Embedding(len(self.scale_dims), dim)
-        paths = torch.linspace(0, drop_path, depth).tolist()
+        paths = np.linspace(0, drop_path, depth).tolist()
         self.transformer_blocks = nn.ModuleList(
             GatedBlock(
                 dim,
