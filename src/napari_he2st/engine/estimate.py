@@ -41,6 +41,12 @@ class Estimate:
     memory_bytes: int
     disk_bytes: int
 
+    def facts(self) -> dict[str, str]:
+        """In words."""
+        minutes = f"about {self.seconds / 60:.1f} min" if self.seconds >= 60 else f"about {self.seconds:.0f} s"
+        sizes = {"memory": self.memory_bytes, "disk": self.disk_bytes}
+        return {"tiles": f"{self.tiles:,}", "time": minutes, **{k: f"{v / 1e6:,.1f} MB" for k, v in sizes.items()}}
+
 
 def estimate(
     bundle: Bundle,

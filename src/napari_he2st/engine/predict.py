@@ -44,6 +44,7 @@ def predict(
     batch_size: int | Literal["auto"] = "auto",
     region: Region | None = None,
     order: Order = "raster",
+    rows: NDArray[np.intp] | None = None,
     store: str | Path | None = None,
     genes: Sequence[str] | None = None,
     seed: int = 0,
@@ -69,6 +70,8 @@ def predict(
         Predict only spots inside.
     order
         ``"raster"``, or ``"centre"``: from the middle of the region outwards.
+    rows
+        In place of region and order: the grid rows to predict, in their order.
     store
         Folder into which results stream; a run that was stopped there goes on where it ended, and the
         batches that were finished are yielded first.
@@ -106,7 +109,7 @@ def predict(
     control = control or Control()
     where = choose_device(device)
     columns = gene_columns(bundle, genes)
-    rows = rows_in_order(grid, region, order)
+    rows = rows_in_order(grid, region, order) if rows is None else rows
     _check_own_slide(bundle, slide)
     size = auto_batch_size(where) if batch_size == "auto" else batch_size
     with ExitStack() as stack:
