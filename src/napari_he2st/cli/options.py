@@ -25,6 +25,23 @@ Options = Annotated[
     list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="An option of the method; repeatable.")
 ]
 
+Nuclei = Annotated[
+    Path | None,
+    typer.Option("--nuclei", help="Label image of the slide's nuclei (TIFF, PNG or NPY), as wide as the slide."),
+]
+Cells = Annotated[
+    Path | None,
+    typer.Option("--cells", help="Single cells with known types and raw counts (h5ad)."),
+]
+Measured = Annotated[
+    str | None,
+    typer.Option("--measured", metavar="SECTION", help="Spots measured on the slide."),
+]
+Samples = Annotated[
+    int | None,
+    typer.Option("--samples", min=1, help="Draws of predictors that draw at random; by default as many as published."),
+]
+
 
 def examples(*lines: str) -> str:
     """The epilogue of a command's help: one example per line."""
