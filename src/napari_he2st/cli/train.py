@@ -46,6 +46,7 @@ class SpreadingCommand(TyperCommand):
     cls=SpreadingCommand,
     epilog=examples(
         "he2st train ridge --data her2st:C3 her2st:C4 her2st:C5 --holdout her2st:C2 -o breast.he2st",
+        "he2st train istar --variant efficientnet --data her2st:C5 -o C5-istar.he2st",
         "he2st train ridge --data visium_1 visium_2 --panel hvg:500 -o mine.he2st",
     ),
 )
@@ -65,6 +66,9 @@ def train(
         typer.Option("--validate", metavar="SECTION…", help="Sections that choose the best epoch; never scored."),
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Instead of the published number.")] = None,
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="A form of the system that its card names, such as tiny.")
+    ] = None,
     argument: Annotated[
         list[str] | None,
         typer.Option("--argument", metavar="NAME=VALUE", help="An argument of the system; repeatable."),
@@ -99,8 +103,9 @@ def train(
     from napari_he2st.engine.model_card import model_card
     from napari_he2st.engine.train import About
     from napari_he2st.engine.train import train as train_system
+    from napari_he2st.zoo.catalogue import variant_arguments
 
-    arguments = read_pairs(argument)
+    arguments = {**variant_arguments(system, variant), **read_pairs(argument)}
     genes = read_genes(Path(panel)).symbols if panel is not None and Path(panel).is_file() else panel
     folds = [str(kind) for kind in fold or []]
     if not holdout and not folds and len(data) > 1:

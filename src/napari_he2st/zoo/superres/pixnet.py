@@ -17,7 +17,7 @@ from napari_he2st.zoo.base import Expression, Label, Output, Predictor, Recipe, 
 from napari_he2st.zoo.blocks.losses import nan_mse, spot_pcc_loss
 from napari_he2st.zoo.blocks.rasters import owner_sum
 from napari_he2st.zoo.blocks.vit import join_heads, split_heads
-from napari_he2st.zoo.encoders.build import Encoder, spec_of, timm_network
+from napari_he2st.zoo.encoders.build import Encoder, spec_of, published_network
 from napari_he2st.zoo.inputs import RegionImage
 
 _PCC_WEIGHT = 0.5
@@ -171,4 +171,4 @@ def _block(n_in: int, n_out: int) -> nn.Sequential:
 def _tapped(name: str, device: torch.device) -> Encoder:
     """A timm network with its preprocessing, whose layers can be read."""
     spec = spec_of(name)
-    return Encoder(spec, timm_network(spec)).to(device).eval().requires_grad_(False)
+    return Encoder(spec, published_network(spec)).to(device).eval().requires_grad_(False)
