@@ -76,7 +76,7 @@ class Tour:
         slide.open_sample()
         self.wait(lambda: bool(self.session.results), "the sample opens")
         self.session.select(gene=GENE)
-        self.wait(lambda: bool(slide.fit.text()), "the fit is checked")
+        self.wait(lambda: bool(slide.measured.fit.text()), "the fit is checked")
         self.keep("1-open")
 
     def predict(self) -> None:

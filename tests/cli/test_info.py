@@ -94,3 +94,28 @@ def test_ome_zarr_is_a_slide(he2st, tmp_path: Path) -> None:
     assert (facts["format"], facts["size"], facts["mpp"]) == ("OME-Zarr 0.5", [70, 90], 0.5)
     assert facts["icc"] is None
     assert facts["associated"] == []
+
+
+def test_a_section_that_does_not_fit_is_reported_drawn_and_corrected(he2st, her2st: Path, tmp_path: Path) -> None:
+    arguments = ("info", f"{her2st}:A2", "--image", her2st / "app/A2_HE_image_dark.png", "--image-scale", 2000 / 6966)
+    picture, corrected = tmp_path / "fit.png", tmp_path / "A2.h5ad"
+    outcome = he2st(*arguments, "--picture", picture, "--correct", corrected, "--json")
+    assert outcome.code == 0, outcome.err
+    assert "better with a shift of" in outcome.err
+    assert outcome.json["on_tissue"] == pytest.approx(0.815, abs=0.01)
+    assert outcome.json["on_tissue_corrected"] > 0.97
+    assert Image.open(picture).width > 1.5 * Image.open(picture).height
+    facts = he2st("info", corrected, "--image", her2st / "app/A2_HE_image_dark.png", "--json")
+    assert facts.json["correction"] is None
+    assert facts.json["on_tissue"] == pytest.approx(outcome.json["on_tissue_corrected"])
+    assert he2st("info", corrected, "--correct", tmp_path / "again.h5ad").code == 1
+
+
+def test_nothing_to_correct_is_said(he2st, sample: str, tmp_path: Path) -> None:
+    outcome = he2st("info", sample, "--correct", tmp_path / "C5.h5ad")
+    assert outcome.code == 1
+    assert not (tmp_path / "C5.h5ad").exists()
+
+
+def test_section_options_are_refused_for_a_slide(he2st, picture: Path, tmp_path: Path) -> None:
+    assert he2st("info", picture, "--mpp", "1", "--picture", tmp_path / "fit.png").code == 2

@@ -41,3 +41,9 @@ def test_existing_bundle_is_kept(he2st, sample: str, mean_bundle: Path) -> None:
     assert outcome.code == 1
     assert "--force" in outcome.err
     assert (mean_bundle / "he2st.json").read_bytes() == before
+
+
+def test_a_variant_names_the_arguments(he2st, sample: str, tmp_path: Path) -> None:
+    outcome = he2st("train", "stnet", "--data", sample, "--variant", "tin", "-o", tmp_path / "x")
+    assert outcome.code == 1
+    assert "tiny" in outcome.err

@@ -51,3 +51,20 @@ def test_what_does_not_fit_is_named_with_the_nearest_system(state, tmp_path: Pat
     torch.save(published, tmp_path / "other.pt")
     with pytest.raises(WeightsError, match="most like a checkpoint of histogene"):
         import_weights("stnet", tmp_path / "other.pt", GENES, **GIVEN)
+
+
+def test_a_file_on_the_hub_is_named_by_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small: dict = {"dim": 16, "depth": 1, "heads": 2, "feature_dim": 8}
+    torch.save(system("stpath")(n_genes=7, **small).state_dict(), tmp_path / "stpath.pkl")
+    asked = []
+
+    def find(name, source):
+        asked.append((name, source.repo, source.file))
+        return tmp_path / "stpath.pkl"
+
+    monkeypatch.setattr("napari_he2st.engine.import_weights.find_weights", find)
+    bundle = import_weights(
+        "stpath", "hf:owner/name/stpath.pkl", GENES, arguments={**small, "organ": "breast"}, **GIVEN
+    )
+    assert asked == [("stpath", "owner/name", "stpath.pkl")]
+    assert bundle.members[0].organ == 5

@@ -139,6 +139,17 @@ def test_the_result_follows_the_schema_and_says_where_it_comes_from(predictors, 
     assert 0 < region.n_obs < adata.n_obs
 
 
+def test_the_stain_is_recorded_and_another_one_is_another_run(predictors, bundle_of, slide, tmp_path: Path) -> None:
+    bundle = bundle_of(predictors.Colour)
+    plain = predict_slide(bundle, slide, store=tmp_path / "run")
+    stained = predict_slide(bundle, slide, stain="macenko")
+    assert facts_of(plain)["colours"] == "as stored"
+    assert facts_of(stained)["colours"] == "macenko"
+    assert np.abs(plain.X - stained.X).max() > 0.02
+    with pytest.raises(StoreError, match="colours"):
+        predict_slide(bundle, slide, stain="macenko", store=tmp_path / "run")
+
+
 def test_the_cost_is_told_before_the_run(predictors, bundle_of, slide, grid) -> None:
     cost = estimate(bundle_of(predictors.Colour), slide, grid)
     assert cost.tiles == len(grid)

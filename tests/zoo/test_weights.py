@@ -12,7 +12,14 @@ from safetensors.torch import save_file
 
 from napari_he2st.core.errors import MissingExtraError, WeightsError
 from napari_he2st.zoo.encoders.table import encoders
-from napari_he2st.zoo.weights import WeightSource, check_state, find_weights, load_checkpoint, overrides_file
+from napari_he2st.zoo.weights import (
+    WeightSource,
+    check_state,
+    find_weights,
+    hub_source,
+    load_checkpoint,
+    overrides_file,
+)
 
 PACKAGED = encoders()["efficientnet-lite0"].weights
 HUB = WeightSource(file="w.bin", sha256=hashlib.sha256(b"weights").hexdigest(), repo="some/repo", revision="0" * 40)
@@ -93,6 +100,15 @@ def test_a_hub_that_cannot_be_reached(hub, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(hub, "hf_hub_download", offline)
     with pytest.raises(WeightsError, match=r"cannot be reached.*Go online"):
         find_weights("x", HUB)
+
+
+def test_an_address_on_the_hub_names_a_file() -> None:
+    found = hub_source("hf:owner/name/folder/file.pkl@abc")
+    assert (found.repo, found.file, found.revision) == ("owner/name", "folder/file.pkl", "abc")
+    assert hub_source("hf:owner/name/file.pkl").revision is None
+    for wrong in ("hf:owner/name", "owner/name/file.pkl", "hf:"):
+        with pytest.raises(WeightsError, match="no address"):
+            hub_source(wrong)
 
 
 def test_gated_weights_say_where_to_ask(hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from napari_he2st.cli import console
-from napari_he2st.cli.options import Force, Output, examples, read_genes, read_pairs
+from napari_he2st.cli.options import Force, Output, examples, read_genes, read_pairs, read_values
 
 app = typer.Typer()
 
@@ -17,12 +17,16 @@ app = typer.Typer()
     "import-weights",
     epilog=examples(
         "he2st import-weights histogene fold5.ckpt --genes her2_785.txt --mpp 0.69 --pitch 200 -o histogene-her2",
+        "he2st import-weights stpath hf:tlhuang/STPath/stpath.pkl --genes stpath.txt --mpp 0.5 --pitch 100 -o stpath",
     ),
 )
 def import_weights(
     system: Annotated[str, typer.Argument(metavar="SYSTEM", help="A system of he2st models.", show_default=False)],
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="safetensors, .pt, .pth or .ckpt.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT", help="safetensors, .pt, .pth or .ckpt; or hf:OWNER/REPO/FILE.", show_default=False
+        ),
     ],
     genes: Annotated[
         Path, typer.Option("--genes", help="File with the symbols of the outputs, one per line.", show_default=False)
@@ -34,6 +38,10 @@ def import_weights(
         list[str] | None,
         typer.Option("--argument", metavar="NAME=VALUE", help="An argument of the network; repeatable."),
     ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option("--beside", metavar="NAME=FILE", help="What the system asks for: .json, .npy, .npz; repeatable."),
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="What the bundle is called, without spaces.")] = None,
     organ: Annotated[list[str] | None, typer.Option("--organ", help="Of the training data; repeatable.")] = None,
     species: Annotated[list[str] | None, typer.Option("--species", help="Of the training data; repeatable.")] = None,
@@ -42,15 +50,27 @@ def import_weights(
 ) -> None:
     """Make a bundle of a published checkpoint.
 
-    Checkpoints do not know their genes: give them with --genes, in the order of the outputs.
+    Checkpoints do not know their genes: give them with --genes, in the order of the outputs. Some systems need more
+    that is not in the checkpoint, such as statistics of the training pixels: they ask for it by name.
     """
     from napari_he2st.core.atomic import check_output
     from napari_he2st.engine.import_weights import import_weights as load
     from napari_he2st.engine.train import About
 
-    check_output(output, force=force, inputs=(checkpoint, genes))
+    files = {key: Path(str(file)) for key, file in read_pairs(beside).items()}
+    own = () if checkpoint.startswith("hf:") else (Path(checkpoint),)
+    check_output(output, force=force, inputs=(genes, *own, *files.values()))
     about = About(name=name, organs=tuple(organ or ()), species=tuple(species or ()), licence=licence)
     panel = read_genes(genes).symbols
-    bundle = load(system, checkpoint, panel, mpp=mpp, pitch_um=pitch, arguments=read_pairs(argument), about=about)
+    bundle = load(
+        system,
+        checkpoint,
+        panel,
+        mpp=mpp,
+        pitch_um=pitch,
+        arguments=read_pairs(argument),
+        beside={key: read_values(file) for key, file in files.items()},
+        about=about,
+    )
     bundle.save(output, force=force)
-    console.note(f"{output}: {system} for {len(bundle.genes)} genes, from {checkpoint.name}.")
+    console.note(f"{output}: {system} for {len(bundle.genes)} genes, from {checkpoint}.")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from napari_he2st.cli import console
-from napari_he2st.cli.options import AsJson, Mpp, examples
+from napari_he2st.cli.options import AsJson, Force, Mpp, examples
 
 if TYPE_CHECKING:
     from napari_he2st.data.truth import Section
@@ -23,6 +24,7 @@ app = typer.Typer()
         "he2st info scan.png --mpp 0.5 --remember",
         "he2st info her2st --json",
         "he2st info her2st:C5 --json",
+        "he2st info her2st:A2 --image A2.png --image-scale 0.287 --picture fit.png --correct A2.h5ad",
     )
 )
 def info(
@@ -33,9 +35,21 @@ def info(
     remember: Annotated[
         bool, typer.Option("--remember", help="Take --mpp for this slide from now on, wherever it lies.")
     ] = False,
+    image: Annotated[Path | None, typer.Option("--image", help="Image that a measured section lies on.")] = None,
+    image_scale: Annotated[
+        float | None, typer.Option("--image-scale", help="Pixels of that image per pixel of the section's positions.")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Write the spots over their image to this PNG file.")
+    ] = None,
+    correct: Annotated[
+        Path | None,
+        typer.Option("--correct", help="Write the section with its spots moved as the fit check proposes (h5ad)."),
+    ] = None,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a slide or a measured section holds."""
+    """Say what a slide or a measured section holds, and how well the section fits its image."""
     from napari_he2st.cli.inputs import is_slide
     from napari_he2st.data.truth import parse_section
 
@@ -44,15 +58,27 @@ def info(
     is_truth = not is_slide(path)
     if is_truth:
         file, name = parse_section(path)
-        facts = truth_facts(file, name, mpp)
-    else:
+        asked = {"mpp": mpp, "image": image, "image_scale": image_scale}
+        facts = truth_facts(file, name, asked, _Outputs(picture, correct, force))
+    elif image is None and picture is None and correct is None:
         facts = slide_facts(path, mpp, remember=remember)
+    else:
+        raise typer.BadParameter("--image, --picture and --correct are for measured sections")
     if as_json:
         console.print_json(facts)
         return
     console.print_fields(facts if is_truth else readable(facts))
     if facts.get("sections") and facts["section"] is None:
         console.note(f"Name one section to read it: he2st info {path}:{facts['sections'][0]}")
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """Files that the check of the fit is asked to write."""
+
+    picture: Path | None
+    corrected: Path | None
+    force: bool
 
 
 def slide_facts(path: str, mpp: float | None, *, remember: bool = False) -> dict[str, Any]:
@@ -84,11 +110,12 @@ def readable(facts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def truth_facts(path: Path, name: str | None, mpp: float | None) -> dict[str, Any]:
+def truth_facts(path: Path, name: str | None, asked: dict[str, Any], outputs: _Outputs) -> dict[str, Any]:
     """Layout, sections and files of measured ST; spots, genes and fit of the section that is named or alone."""
     from napari_he2st.data.truth import detect, read_section
 
     found = detect(path)
+    mpp = asked["mpp"]
     facts: dict[str, Any] = {
         "layout": found.layout,
         "section": name,
@@ -102,17 +129,21 @@ def truth_facts(path: Path, name: str | None, mpp: float | None) -> dict[str, An
         "found": [str(file) for file in found.found],
         "missing": [str(file) for file in found.missing],
     }
-    if name is not None or len(found.sections) <= 1:
-        facts.update(section_facts(read_section(path, name, mpp=mpp)))
+    if name is not None or found.default is not None or len(found.sections) <= 1:
+        facts.update(section_facts(read_section(path, name, **asked, stand_in=True), outputs))
     return facts
 
 
-def section_facts(section: Section) -> dict[str, Any]:
-    """Spots, genes and pixel size of a measured section, and how many of its spots lie on tissue."""
+def section_facts(section: Section, outputs: _Outputs) -> dict[str, Any]:
+    """Spots, genes and pixel size of a measured section, and how well its spots fit the image.
+
+    Raises
+    ------
+    TruthError
+        A picture or a correction is asked for, and there is no image.
+    """
+    from napari_he2st.core.errors import TruthError
     from napari_he2st.core.schema import facts_of
-    from napari_he2st.data.slides import Slide
-    from napari_he2st.data.slides.tissue import tissue_mask
-    from napari_he2st.data.truth.fit import check_fit
 
     facts = facts_of(section.adata)
     fields: dict[str, Any] = {
@@ -128,9 +159,49 @@ def section_facts(section: Section) -> dict[str, Any]:
         "missing": [str(file) for file in section.missing],
     }
     if section.slide_path is not None:
-        with Slide.open(section.slide_path, mpp=facts["mpp"]) as slide:
-            fit = check_fit(section.adata, tissue_mask(slide))
-        fields |= {"slide": section.slide_path.name, "on_tissue": fit.on_tissue}
+        fields |= {"slide": section.slide_path.name, **fit_facts(section, section.slide_path, outputs)}
+    elif outputs.picture is not None or outputs.corrected is not None:
+        raise TruthError("The section comes without an image to fit", where=section.name, todo="Name it with --image")
+    elif section.warnings:
+        console.warn(" ".join(section.warnings))
+    return fields
+
+
+def fit_facts(section: Section, image: Path, outputs: _Outputs) -> dict[str, Any]:
+    """How well a section fits its image; writes the picture and the corrected section that are asked for.
+
+    Raises
+    ------
+    TruthError
+        A corrected section is asked for, and there is nothing to correct.
+    """
+    from napari_he2st.core.errors import TruthError
+    from napari_he2st.core.schema import facts_of
+    from napari_he2st.data.export import export
+    from napari_he2st.data.slides import Slide
+    from napari_he2st.data.slides.tissue import tissue_mask
+    from napari_he2st.data.truth.fit import check_fit, correct
+    from napari_he2st.data.truth.fit_picture import fit_picture, write_picture
+
+    with Slide.open(image, mpp=facts_of(section.adata)["mpp"]) as slide:
+        mask = tissue_mask(slide)
+        fit = check_fit(section.adata, mask, warnings=section.warnings)
+        if outputs.picture is not None:
+            drawn = fit_picture(section.adata, mask, fit, slide.thumbnail(1024), side_px=720)
+            write_picture(drawn, outputs.picture, force=outputs.force)
         if fit.message:
             console.warn(fit.message)
-    return fields
+        if outputs.corrected is not None:
+            if fit.correction is None:
+                raise TruthError("The fit check proposes no correction", where=section.name)
+            correct(section.adata, fit.correction)
+            export(section.adata, "h5ad", outputs.corrected, force=outputs.force, slide=slide)
+            console.note(f"{outputs.corrected}: {section.name} with {fit.correction.said}.")
+    proposed = fit.correction
+    return {
+        "on_tissue": fit.on_tissue,
+        "outside_image": fit.outside,
+        "contrast": fit.contrast,
+        "correction": None if proposed is None else proposed.said,
+        "on_tissue_corrected": None if proposed is None else proposed.on_tissue,
+    }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from napari_he2st.core.errors import GeneError
+from napari_he2st.core.errors import GeneError, WeightsError
 from napari_he2st.core.types import GeneSet, Region
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.", show_default=False)]
@@ -16,6 +17,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace the output if it e
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 Seed = Annotated[int, typer.Option("--seed", help="Fixes every random choice.")]
+Stain = Literal["macenko", "reinhard"]
 Mpp = Annotated[
     float | None, typer.Option("--mpp", help="Micrometres per pixel at full resolution, if the file does not say.")
 ]
@@ -48,6 +50,25 @@ def read_pairs(pairs: list[str] | None) -> dict[str, Any]:
         except json.JSONDecodeError:
             values[name] = text
     return values
+
+
+def read_values(path: Path) -> Any:
+    """Numbers of a file: JSON, one array (``.npy``) or several by name (``.npz``).
+
+    Raises
+    ------
+    WeightsError
+        There is no such file, or it holds something else.
+    """
+    import numpy as np
+
+    try:
+        if path.suffix == ".json":
+            return json.loads(path.read_text(encoding="utf-8"))
+        content = np.load(path, allow_pickle=False)
+        return dict(content) if path.suffix == ".npz" else content
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"The file cannot be read as numbers ({error})", where=path) from error
 
 
 def read_box(text: str | None) -> Region | None:

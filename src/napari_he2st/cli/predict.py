@@ -17,6 +17,7 @@ from napari_he2st.cli.options import (
     Options,
     Output,
     Seed,
+    Stain,
     examples,
     read_box,
     read_genes,
@@ -62,8 +63,19 @@ def predict(
     genes: Annotated[
         Path | None, typer.Option("--genes", help="Keep only these genes: a file with one per line.")
     ] = None,
+    stain: Annotated[
+        Stain | None, typer.Option("--stain", help="Normalise the slide's stain before predicting.")
+    ] = None,
     store: Annotated[
         Path | None, typer.Option("--store", help="Folder that keeps the run, so that it can go on after a stop.")
+    ] = None,
+    measured: Annotated[
+        str | None,
+        typer.Option("--measured", metavar="SECTION", help="Spots measured on this slide, for models that use some."),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option("--samples", min=1, help="Draws of models that draw at random; by default as many as published."),
     ] = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -77,6 +89,7 @@ def predict(
     from napari_he2st.core.atomic import check_output
     from napari_he2st.core.schema import facts_of
     from napari_he2st.data.export import export
+    from napari_he2st.engine.features import Given
     from napari_he2st.engine.predict import predict_slide
     from napari_he2st.zoo.catalogue import load
 
@@ -100,7 +113,10 @@ def predict(
                 store=kept,
                 device=device,
                 seed=seed,
+                n_samples=samples,
                 options=options,
+                stain=stain,
+                given=Given(None if measured is None else open_section(measured, mpp=mpp).adata),
                 control=bar,
             )
             export(adata, "h5ad", output, force=force, slide=image)

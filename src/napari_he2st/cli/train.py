@@ -67,7 +67,7 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Instead of the published number.")] = None,
     variant: Annotated[
-        str | None, typer.Option("--variant", help="A form of the system that its card names, such as tiny.")
+        str | None, typer.Option("--variant", help="A variant of its card, such as tiny; --argument departs from it.")
     ] = None,
     argument: Annotated[
         list[str] | None,

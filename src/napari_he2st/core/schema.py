@@ -14,7 +14,8 @@
 Keys of ``uns["he2st"]`` that are always there: ``kind`` (``"measured"`` or ``"predicted"``), ``mpp``
 (micrometres per level-0 pixel), ``scale`` (expression scale, such as ``"log1p_cp10k"``), ``pitch_um``,
 ``spot_um``, ``lattice``, ``library``, ``version``, ``date``, ``note``. Predictions add ``bundle``,
-``bundle_sha256``, ``slide_fingerprint``, ``tile_px``, ``tile_mpp``, ``seed``, ``device``.
+``bundle_sha256``, ``slide_fingerprint``, ``mpp_source``, ``colours`` (what was done to the slide's colours, such as
+``icc-… + macenko``), ``tile_px``, ``tile_mpp``, ``seed``, ``device``.
 """
 
 from __future__ import annotations

@@ -188,14 +188,15 @@ def slide_statistics(scene: Scene, encoder: str, px: int, mpp: float) -> tuple[T
     mean, std
         float32, shape (dim,); a standard deviation of 0 is replaced by 1.
     """
-    key = f"{scene.slide.fingerprint}|{scene.slide.mpp:.6f}|{encoder}|{px}|{mpp:.6f}|{SAMPLE_TILES}"
+    slide = scene.slide
+    key = f"{slide.fingerprint}|{slide.colours}|{slide.mpp:.6f}|{encoder}|{px}|{mpp:.6f}|{SAMPLE_TILES}"
     file = cache_folder() / "statistics" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
     if file.exists():
         with np.load(file, allow_pickle=False) as stored:
             return torch.from_numpy(stored["mean"]), torch.from_numpy(stored["std"])
-    centres = tissue_sample(scene.slide)
+    centres = tissue_sample(slide)
     model = encoder_on(encoder, scene.device)
-    tiles = scene.slide.read_tiles(centres, px, mpp, batch_size=16)
+    tiles = slide.read_tiles(centres, px, mpp, batch_size=16)
     features = torch.cat(
         [
             encode(model, torch.from_numpy(batch.tiles[batch.ok]).to(scene.device).permute(0, 3, 1, 2)).cpu()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,10 +19,7 @@ from napari_he2st.zoo.base import Predictor
 from napari_he2st.zoo.bundle import Bundle
 from napari_he2st.zoo.catalogue import cards, system
 from napari_he2st.zoo.manifest import Manifest
-from napari_he2st.zoo.weights import check_state, load_checkpoint, shapes_of
-
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "teacher")
-_PREFIXES = ("module.", "model.", "_orig_mod.")
+from napari_he2st.zoo.weights import HUB, check_state, find_weights, hub_source, load_checkpoint, shapes_of, unwrap
 
 
 def import_weights(
@@ -31,6 +30,7 @@ def import_weights(
     mpp: float,
     pitch_um: float,
     arguments: Mapping[str, Any] | None = None,
+    beside: Mapping[str, Any] | None = None,
     about: About = About(),  # noqa: B008 - frozen
 ) -> Bundle:
     """Load a published checkpoint into a system and describe it as a bundle.
@@ -40,13 +40,17 @@ def import_weights(
     name
         The system it was trained with.
     checkpoint
-        safetensors, or a PyTorch file of tensors and plain values; also wrapped as training programs do.
+        safetensors, or a PyTorch file of tensors and plain values; also wrapped as training programs do. On the
+        Hugging Face hub: ``hf:OWNER/REPOSITORY/FILE``.
     genes
         Symbols in the order of the outputs; the checkpoint does not know them.
     mpp, pitch_um
         Pixel size of the tiles and distance of the spots it was trained at.
     arguments
         Constructor arguments of the network, where they are not the published ones.
+    beside
+        What the network needs and the checkpoint lacks: arrays and numbers by the names that the system asks for
+        (:attr:`~napari_he2st.zoo.base.Predictor.beside`), such as statistics of the training pixels.
     about
         What the bundle says of itself.
 
@@ -58,16 +62,17 @@ def import_weights(
     Raises
     ------
     WeightsError
-        The file cannot be read or does not fit; names what is missing, left over or of another shape, and the
+        The file cannot be reached, read or does not fit; names what is missing, left over or of another shape, and the
         system whose network is nearest.
     ModelError
-        The system is no predictor.
+        The system is no predictor; something is missing in ``beside``, too much, or of another shape.
     """
     cls = system(name)
     if not issubclass(cls, Predictor):
         raise ModelError("This system is no predictor", where=name)
     panel = GeneSet(tuple(genes), "checkpoint")
-    path = Path(checkpoint)
+    on_hub = str(checkpoint).startswith(HUB)
+    path = find_weights(name, hub_source(str(checkpoint))) if on_hub else Path(checkpoint)
     state = unwrap(load_checkpoint(path))
     wanted = {**(arguments or {})}
     if "n_genes" in inspect.signature(cls.__init__).parameters:
@@ -82,6 +87,7 @@ def import_weights(
             todo = f"It looks most like a checkpoint of {near}"
         raise WeightsError(error.what, where=path, todo=todo) from error
     model.load_state_dict(state)
+    _set_beside(model, name, dict(beside or {}))
     model.genes = list(panel.symbols)
     tiles = [spec for spec in model.inputs.values() if hasattr(spec, "px")]
     manifest = Manifest(
@@ -103,32 +109,55 @@ def import_weights(
     return Bundle([model.eval()], manifest)
 
 
-def unwrap(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The state dict inside a checkpoint, without the wrappers and prefixes of training programs."""
-    inner: Any = content
-    while True:
-        key = next((k for k in _WRAPPERS if isinstance(inner.get(k), Mapping)), None)
-        if key is None:
-            break
-        inner = inner[key]
-    state = {key: value for key, value in inner.items() if isinstance(value, Tensor)}
-    for prefix in _PREFIXES:
-        if state and all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+def _set_beside(model: Predictor, name: str, given: dict[str, Any]) -> None:
+    """Put what lay beside a checkpoint into ``extras``."""
+    for key, meaning in model.beside.items():
+        if key not in given:
+            message = f"A checkpoint of {name} needs {key!r} beside it: {meaning}"
+            raise ModelError(message, todo=f"Give it with --beside {key}=FILE (.json, .npy or .npz)")
+    for key, value in given.items():
+        if key not in model.beside:
+            known = ", ".join(model.beside) or "nothing"
+            raise ModelError(f"{name} has no use for {key!r}; beside its checkpoints lies {known}")
+        if key in model.extras:
+            value = _like(model.extras[key], value, key)
+        model.extras[key] = value
+
+
+def _like(default: Any, value: Any, key: str) -> Any:
+    """An array of the shape of ``default``, or a dict of arrays that may have any number of rows."""
+    if not isinstance(default, Mapping):
+        array = np.asarray(value, dtype=default.dtype)
+        if array.shape != default.shape:
+            raise ModelError(f"{key!r} has shape {array.shape}, not {default.shape}", where="beside")
+        return array
+    if not isinstance(value, Mapping) or value.keys() != default.keys():
+        raise ModelError(f"{key!r} does not consist of {', '.join(default)}", where="beside")
+    arrays = {part: np.asarray(value[part], dtype=default[part].dtype) for part in default}
+    for part, array in arrays.items():
+        if array.shape[1:] != default[part].shape[1:] or len(array) != len(arrays[next(iter(arrays))]):
+            wanted = ("rows", *default[part].shape[1:])
+            raise ModelError(f"{part!r} of {key!r} has shape {array.shape}, not {wanted}", where="beside")
+    return arrays
 
 
 def nearest_system(state: Mapping[str, Tensor]) -> str | None:
     """The system whose published network shares most keys with a state dict, if it shares half of them."""
-    best, share = None, 0.5
-    for slug in cards():
-        try:
-            cls: Any = system(slug)
-            with torch.device("meta"):
-                keys = set(cls(n_genes=2).state_dict()) if issubclass(cls, Predictor) else set()
-        except (He2stError, TypeError):  # unavailable, or cannot be built from its defaults
-            continue
-        overlap = len(keys & set(state)) / max(len(keys | set(state)), 1)
-        if overlap > share:
-            best, share = slug, overlap
-    return best
+    given = frozenset(state)
+    known = {slug: keys for slug in cards() if (keys := _published_keys(slug))}
+    shares = {slug: len(keys & given) / len(keys | given) for slug, keys in known.items()}
+    best = max(shares, key=lambda slug: shares[slug], default=None)
+    return best if best is not None and shares[best] > 0.5 else None
+
+
+@lru_cache(maxsize=256)
+def _published_keys(slug: str) -> frozenset[str]:
+    """State-dict keys of a system's published network; none where it is unavailable or no predictor."""
+    try:
+        cls: Any = system(slug)
+        if not issubclass(cls, Predictor):
+            return frozenset()
+        with torch.device("meta"):
+            return frozenset(cls(n_genes=2).state_dict())
+    except (He2stError, TypeError):  # unavailable, or cannot be built from its defaults
+        return frozenset()

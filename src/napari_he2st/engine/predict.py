@@ -15,6 +15,7 @@ from napari_he2st.core.geometry import inside_polygon
 from napari_he2st.core.progress import Control
 from napari_he2st.core.types import Chunk, Grid, Region
 from napari_he2st.data.slides.grid import square_grid
+from napari_he2st.data.slides.stain import normalised
 from napari_he2st.data.slides.tissue import tissue_mask
 from napari_he2st.engine.device import auto_batch_size, choose_device
 from napari_he2st.engine.features import NOTHING_GIVEN, Given
@@ -48,6 +49,7 @@ def predict(
     n_samples: int | None = None,
     options: Mapping[str, Any] | None = None,
     given: Given = NOTHING_GIVEN,
+    stain: str | None = None,
     control: Control | None = None,
 ) -> Iterator[Chunk]:
     """Predict spot by spot, yielding each batch as it is ready.
@@ -79,6 +81,8 @@ def predict(
         The predictor's own options (keyword-only arguments of its ``predict``).
     given
         What some predictors need beside the slide: measured spots, single cells, nuclei.
+    stain
+        Normalise the slide's stain first: ``"macenko"`` or ``"reinhard"``.
     control
         Progress, pause and cancel, from another thread.
 
@@ -97,6 +101,7 @@ def predict(
         The store belongs to another run, or another process writes to it.
     """
     bundle = load(bundle) if isinstance(bundle, str | Path) else bundle
+    slide = normalised(slide, stain)
     control = control or Control()
     where = choose_device(device)
     columns = gene_columns(bundle, genes)
@@ -111,6 +116,7 @@ def predict(
                 "bundle_sha256": bundle.sha256,
                 "slide_fingerprint": slide.fingerprint,
                 "slide_mpp": slide.mpp,
+                "colours": slide.colours,
                 "seed": seed,
                 "n_samples": draws_of(bundle.members[0], n_samples),
                 "options": dict(options or {}),
@@ -147,13 +153,14 @@ def predict_slide(
     device: str = "auto",
     region: Region | None = None,
     given: Given = NOTHING_GIVEN,
+    stain: str | None = None,
     **run: Any,
 ) -> AnnData:
     """Predict a whole slide (or ``region``, or the spots of ``grid``) and return it as AnnData.
 
     Parameters
     ----------
-    bundle, slide, genes, seed, device, region, given
+    bundle, slide, genes, seed, device, region, given, stain
         As for :func:`predict`; ``run`` are its further arguments.
     grid
         Spots to predict; by default see :func:`tissue_grid`.
@@ -169,6 +176,7 @@ def predict_slide(
     grid = tissue_grid(bundle, slide, pitch_um, given) if grid is None else grid
     if region is not None:
         grid = grid.take(np.flatnonzero(inside_polygon(grid.xy, region.polygon)))
+    slide = normalised(slide, stain)
     kept = [bundle.genes[i] for i in gene_columns(bundle, genes)]
     values = np.full((len(grid), len(kept)), np.nan, dtype=np.float32)
     spread = None

@@ -65,6 +65,8 @@ def to_adata(
         bundle_sha256=bundle.sha256,
         system=bundle.manifest.system,
         slide_fingerprint=slide.fingerprint,
+        mpp_source=slide.mpp_source,
+        colours=slide.colours,
         training_slides=[
             str(section["fingerprint"]) for section in bundle.manifest.training if section.get("fingerprint")
         ],

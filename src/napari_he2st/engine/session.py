@@ -18,7 +18,8 @@ from psygnal import Signal
 from napari_he2st.core import keys
 from napari_he2st.core.errors import He2stError, UnknownNameError
 from napari_he2st.core.schema import facts_of, grid_of
-from napari_he2st.core.types import Chunk, Domains, Grid, Region
+from napari_he2st.core.types import Chunk, Domains, Grid, Region, Transform
+from napari_he2st.data.truth.fit import Warp, move
 from napari_he2st.engine.segment import write_domains
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Session:
 
     Signals carry names, so that a listener that no longer finds the item can ignore it:
     ``slide_added/slide_removed/slide_changed(name)``, ``result_added/result_removed(name)``,
-    ``result_filled(name, rows)`` while a run goes on, ``result_finished(name)``,
+    ``result_filled(name, rows)`` while a run goes on, ``result_finished(name)``, ``result_moved(name)``,
     ``domains_changed(result_name)``, ``regions_changed(slide_name)``, ``comparison_changed()``,
     ``selection_changed()`` when the current slide, result or gene changes.
     """
@@ -117,6 +118,7 @@ class Session:
     result_added = Signal(str)
     result_filled = Signal(str, object)
     result_finished = Signal(str)
+    result_moved = Signal(str)
     result_removed = Signal(str)
     domains_changed = Signal(str)
     regions_changed = Signal(str)
@@ -128,6 +130,7 @@ class Session:
         self.results: dict[str, Result] = {}
         self.domains: dict[str, Domains] = {}
         self.regions: dict[str, list[Region]] = {}
+        self._moves: dict[str, list[tuple[NDArray[np.float64], dict[str, Any]]]] = {}
         self.comparison: Comparison | None = None
         self.compared = ("", "")
         self.slide: str | None = None
@@ -231,9 +234,49 @@ class Session:
         self._add_result(result)
         return result
 
+    def move_spots(self, name: str, transform: Transform | Warp, said: str) -> None:
+        """Bring the spots of a measured result into register with its slide; see
+        :func:`napari_he2st.data.truth.fit.move`.
+
+        A comparison that they were part of is dropped, as it no longer holds.
+
+        Raises
+        ------
+        He2stError
+            The result has no positions of its own.
+        """
+        adata = self.results[name].adata
+        if adata is None or self.results[name].kind != "measured":
+            raise He2stError("Only measured spots can be moved", where=name)
+        before = np.array(adata.obsm[keys.SPATIAL]), facts_of(adata)
+        move(adata, transform, said)
+        self._moves.setdefault(name, []).append(before)
+        self._moved(name)
+
+    def undo_move(self, name: str) -> bool:
+        """Take back the last move of a result's spots; False if there was none."""
+        moves, adata = self._moves.get(name), self.results[name].adata
+        if not moves or adata is None:
+            return False
+        adata.obsm[keys.SPATIAL], adata.uns[keys.UNS] = moves.pop()
+        self._moved(name)
+        return True
+
+    def n_moves(self, name: str) -> int:
+        """How many moves of a result's spots can be taken back."""
+        return len(self._moves.get(name, []))
+
+    def _moved(self, name: str) -> None:
+        result = self.results[name]
+        result.grid = grid_of(result.adata)
+        if name in self.compared:
+            self.set_comparison(None)
+        self.result_moved.emit(name)
+
     def remove_result(self, name: str) -> None:
         """Forget a result and its domains."""
         del self.results[name]
+        self._moves.pop(name, None)
         self.domains.pop(name, None)
         if name in self.compared:
             self.set_comparison(None)

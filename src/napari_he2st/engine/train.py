@@ -21,6 +21,7 @@ from napari_he2st.core.progress import Control
 from napari_he2st.engine.device import choose_device
 from napari_he2st.engine.features import NOTHING_GIVEN, Given
 from napari_he2st.engine.panel import choose_panel, expression_variance
+from napari_he2st.engine.reference import describe_reference
 from napari_he2st.engine.scoring import predict_resolved
 from napari_he2st.engine.training_batches import TrainingBatches, measured
 from napari_he2st.engine.training_data import (
@@ -184,6 +185,8 @@ def train(
             for kind, train_on, test_on in _splits(opened, folds)
         ]
         members = fit.members(opened, resolved)
+        for member in members:
+            describe_reference(member, opened, _tile_px(member) * fit.mpp)
         if scored:
             splits.append(fit.score("holdout", members, opened, scored, resolved))
         return _bundle(name, fit, members, opened, splits, about)
@@ -363,6 +366,11 @@ def _mean_known(scores: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     return np.divide(total, known.sum(axis=0), out=np.full(stacked.shape[1], np.nan), where=known.any(axis=0))
 
 
+def _tile_px(model: Predictor) -> int:
+    """Width of the widest tile that a model sees."""
+    return max((spec.px for spec in model.inputs.values() if hasattr(spec, "px")), default=0)
+
+
 def _bundle(
     name: str,
     fit: _Fit,
@@ -396,7 +404,7 @@ def _bundle(
         genes=tuple(fit.genes),
         ensembl=() if ensembl is None else tuple(None if not e else str(e) for e in ensembl.fillna("")),
         scale=output_scale(model),
-        tile_px=max((spec.px for spec in tiles), default=0),
+        tile_px=_tile_px(model),
         mpp=fit.mpp,
         pitch_um=getattr(model.unit, "pitch_um", sections[0].grid.pitch_um),
         encoder=tuple(dict.fromkeys(spec.encoder for spec in tiles if hasattr(spec, "encoder"))),

@@ -69,7 +69,7 @@ def open_sample() -> list[LayerData]:
     Napari wants a layer from a sample, so the section is read here, within a second.
     """
     from napari_he2st.data.samples import sample_section
-    from napari_he2st.gui.docks.slide import slide_of
+    from napari_he2st.gui.docks.measured import slide_of
 
     section = sample_section()
     slide = slide_of(section)

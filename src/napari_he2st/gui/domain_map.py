@@ -49,6 +49,15 @@ class DomainMap:
             self.layer.features = {"domain": domains.names_of_spots()}
             self.layer.face_color = _colours_of_spots(domains)
 
+    def moved(self, domains: Domains) -> None:
+        """Draw the spots where they lie now."""
+        raster, grid = self._gene_map.raster, self._gene_map.result.grid
+        if raster is None:
+            self.layer.data = world_from_level0(grid.xy, grid.mpp)
+            return
+        self.layer.data = _image(raster, domains)
+        self.layer.scale, self.layer.translate = raster.scale_um, raster.translate_um
+
 
 def _labels(raster: Raster, domains: Domains) -> Labels:
     return Labels(

@@ -147,6 +147,18 @@ class GeneMap:
             self._fit_limits()
         self._redraw()
 
+    def moved(self) -> None:
+        """Draw the spots where they lie now."""
+        grid = self.result.grid
+        if self.raster is None:
+            self.layer.data = world_from_level0(grid.xy, grid.mpp)
+            return
+        self.raster = raster_of(grid)
+        self.layer.data = self.raster.empty()
+        self.layer.scale, self.layer.translate = self.raster.scale_um, self.raster.translate_um
+        self.raster.paint(self.layer.data, self.values)
+        self._redraw()
+
     def _redraw(self) -> None:
         if self.raster is None:
             self.layer.features = {_VALUE: self.values}

@@ -89,6 +89,7 @@ class SlideLayers:
         session.result_added.connect(self._result_added)
         session.result_filled.connect(self._result_filled)
         session.result_finished.connect(self._result_finished)
+        session.result_moved.connect(self._result_moved)
         session.result_removed.connect(self._result_removed)
         session.domains_changed.connect(self._domains_changed)
         session.selection_changed.connect(self._selection_changed)
@@ -296,6 +297,13 @@ class SlideLayers:
     def _result_finished(self, name: str) -> None:
         if name in self._maps:
             self._maps[name].layer.refresh()
+
+    def _result_moved(self, name: str) -> None:
+        self.side_by_side.leave()
+        if name in self._maps:
+            self._maps[name].moved()
+        if name in self._domains and name in self.session.domains:
+            self._domains[name].moved(self.session.domains[name])
 
     def _result_removed(self, name: str) -> None:
         for maps in (self._domains, self._maps):

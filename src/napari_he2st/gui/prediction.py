@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -40,6 +41,8 @@ class Run:
         ``"raster"`` or ``"centre"``.
     store
         Folder that makes it possible to go on after a stop, or None.
+    stain
+        How the slide's stain is normalised, or None.
     """
 
     bundle: Bundle
@@ -48,19 +51,27 @@ class Run:
     device: str = "auto"
     order: str = "raster"
     store: Path | None = None
+    stain: str | None = None
+
+    @cached_property
+    def _slide(self) -> Slide:
+        """The slide in the colours that the predictor gets."""
+        from napari_he2st.data.slides.stain import normalised
+
+        return normalised(self.slide, self.stain)
 
     def chunks(self, *, control: Control) -> Iterator[Chunk]:
         """Predict, batch by batch."""
         from napari_he2st.engine.predict import predict
 
         options: dict[str, Any] = {"device": self.device, "order": self.order, "store": self.store}
-        yield from predict(self.bundle, self.slide, self.grid, control=control, **options)
+        yield from predict(self.bundle, self._slide, self.grid, control=control, **options)
 
     def cost(self) -> Estimate:
         """What it will take, from a probe of a few tiles."""
         from napari_he2st.engine.estimate import estimate
 
-        return estimate(self.bundle, self.slide, self.grid, device=self.device)
+        return estimate(self.bundle, self._slide, self.grid, device=self.device)
 
     def adata(self, result: Result) -> AnnData:
         """A result of this run in the schema; spots that were not reached are NaN."""
@@ -69,7 +80,7 @@ class Run:
 
         device = str(choose_device(self.device))
         return to_adata(
-            self.bundle, self.slide, self.grid, result.values, genes=result.genes, std=result.std, device=device
+            self.bundle, self._slide, self.grid, result.values, genes=result.genes, std=result.std, device=device
         )
 
 
@@ -152,11 +163,11 @@ def plan(slide: Slide, mask: TissueMask, pitch_um: float, regions: Sequence[Regi
     return grid.take(inside)
 
 
-def store_folder(bundle: Bundle, slide: Slide, pitch_um: float) -> Path:
-    """Where a whole-slide run of these three is kept, so that the same run finds it again."""
+def store_folder(bundle: Bundle, slide: Slide, pitch_um: float, stain: str | None = None) -> Path:
+    """Where a whole-slide run of these is kept, so that the same run finds it again."""
     folder = cache_folder() / "runs"
     folder.mkdir(exist_ok=True)
-    return folder / f"{slide.fingerprint[:16]}-{bundle.sha256[:16]}-{pitch_um:g}um"
+    return folder / f"{slide.fingerprint[:16]}-{bundle.sha256[:16]}-{pitch_um:g}um{f'-{stain}' if stain else ''}"
 
 
 def doubts(manifest: Manifest, slide: Slide, organ: str, species: str) -> list[str]:

@@ -329,6 +329,8 @@ class Predictor(System, nn.Module):
     draws
         Random draws that a published prediction averages; 0 where ``predict`` draws nothing at random.
         Otherwise it is always given ``noise``.
+    beside
+        Entries of ``extras`` that a published checkpoint lacks and prediction needs: name → what it is.
     faithful
         True is the parity behaviour where the original is broken for users.
     genes
@@ -344,6 +346,7 @@ class Predictor(System, nn.Module):
     members: ClassVar[int] = 1
     combine: ClassVar[str] = "mean"
     draws: ClassVar[int] = 0
+    beside: ClassVar[Mapping[str, str]] = {}
     faithful: bool = False
 
     def __init__(self) -> None:

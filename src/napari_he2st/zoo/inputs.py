@@ -270,3 +270,13 @@ class Bag(Input):
     px: int = 256
     mpp: Mpp = None
     max_tiles: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TypedCells(Input):
+    """Single nuclei with their kinds, which the user supplies.
+
+    A pair: positions in micrometres (x, y), float64 (nuclei, 2); kinds, str or int (nuclei,). Numpy arrays.
+    """
+
+    per: Per = "slide"

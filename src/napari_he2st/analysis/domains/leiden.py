@@ -84,7 +84,20 @@ def communities(
     found
         The ``resolution``, and ``joined_from`` where communities had to be joined.
     """
-    graph = _Communities(points, neighbours, seed)
+    from scipy.sparse import triu
+
+    edges = np.stack(triu(knn_graph(points, neighbours), k=1).nonzero(), axis=1)
+    return communities_of(edges, points, n, seed, resolution=resolution)
+
+
+def communities_of(
+    edges: NDArray[np.intp], points: NDArray[np.float32], n: int | None, seed: int, *, resolution: float = 1.0
+) -> tuple[NDArray[np.intp], dict[str, Any]]:
+    """Leiden communities of a graph, given as pairs of points (edges, 2); as :func:`communities`.
+
+    ``points`` decide which communities are joined where there are too many.
+    """
+    graph = _Communities(edges, len(points), seed)
     if n is None:
         return graph.at(resolution), {"resolution": resolution}
     if n == 1:
@@ -98,12 +111,10 @@ def communities(
 class _Communities:
     """The graph of similar spots, cut at any resolution."""
 
-    def __init__(self, components: NDArray[np.float32], neighbours: int, seed: int) -> None:
+    def __init__(self, edges: NDArray[np.intp], n: int, seed: int) -> None:
         import igraph
-        from scipy.sparse import triu
 
-        rows, columns = triu(knn_graph(components, neighbours), k=1).nonzero()
-        self._graph = igraph.Graph(len(components), np.stack([rows, columns], axis=1))
+        self._graph = igraph.Graph(n, edges)
         self._seed = seed
 
     def at(self, resolution: float) -> NDArray[np.intp]:

@@ -30,7 +30,7 @@ def outvoted(labels: NDArray, xy: NDArray, k: int) -> NDArray[np.intp]:
     """Labels in which a spot gives way where fewer than half of its ``k`` nearest share its label and more than
     half share another; the spot itself counts among those that have its label.
     """
-    near, counts = _votes(labels, xy, k)
+    _, counts = _votes(labels, xy, k)
     own = np.asarray(labels, dtype=np.intp)
     rows = np.arange(len(own))
     counts[rows, own] += 1

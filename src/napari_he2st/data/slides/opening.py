@@ -11,7 +11,7 @@ from napari_he2st.data.slides.colour import profile_name
 from napari_he2st.data.slides.fingerprint import fingerprint_of
 from napari_he2st.data.slides.pixel_size import check_mpp, choose_mpp, contradiction
 from napari_he2st.data.slides.remembered import remembered_mpp
-from napari_he2st.data.slides.source import SLIDE_READERS, DamagedSlideError, Source
+from napari_he2st.data.slides.source import SLIDE_READERS, DamagedSlideError, OtherFormatError, Source
 
 
 def probe(path: str | Path) -> dict[str, Any]:
@@ -99,6 +99,8 @@ def open_source(path: Path | str) -> Source:
             source: Source = reader.function(path)
         except DamagedSlideError:
             raise
+        except OtherFormatError:
+            continue
         except SlideError as error:
             tried.append(f"{reader.name}: {error}")
         else:

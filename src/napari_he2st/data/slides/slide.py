@@ -15,7 +15,7 @@ from napari_he2st.core.errors import SlideError
 from napari_he2st.data.slides.colour import Recolour, to_srgb
 from napari_he2st.data.slides.fingerprint import fingerprint_of
 from napari_he2st.data.slides.opening import describe, located, open_source, pixel_size_of, slide_name
-from napari_he2st.data.slides.pixel_size import check_mpp, missing_mpp
+from napari_he2st.data.slides.pixel_size import PixelSize, check_mpp, missing_mpp
 from napari_he2st.data.slides.pyramid import Pyramid
 from napari_he2st.data.slides.resample import SAME, plan_cut
 from napari_he2st.data.slides.source import Source, TileError
@@ -154,6 +154,11 @@ class Slide:
     def size(self) -> tuple[int, int]:
         """(width, height) in level-0 pixels."""
         return self.levels[0].width, self.levels[0].height
+
+    @property
+    def stated_pixel_sizes(self) -> tuple[PixelSize, ...]:
+        """All that the file says of its pixel size, usable or not."""
+        return self._source.facts.pixel_sizes
 
     @property
     def decoded(self) -> int:

@@ -19,11 +19,13 @@ from napari_he2st.data.slides.pixel_size import PixelSize
 PARSE_ERRORS = (
     ArithmeticError,
     AttributeError,
+    EOFError,
     LookupError,
     MemoryError,
     OSError,
     RuntimeError,
     SyntaxError,
+    SystemError,
     TypeError,
     ValueError,
     struct.error,
@@ -151,6 +153,10 @@ path, says whether the folder is a slide of this format; only then the reader is
 the reader takes addresses such as ``https://…`` as text. ``formats`` says by format how it was tried:
 ``"real file"``, ``"generated file"`` or ``"untested here"``. :class:`DamagedSlideError` ends the search.
 """
+
+
+class OtherFormatError(SlideError):
+    """The file plainly is of another format, which need not be told."""
 
 
 class DamagedSlideError(SlideError):

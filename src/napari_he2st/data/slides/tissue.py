@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_he2st.core.errors import SlideError
+from napari_he2st.data.slides.artefacts import blurred, pen_marks
 from napari_he2st.data.slides.slide import Slide
 
 OVERVIEW_MPP = 8.0
@@ -67,7 +68,13 @@ class TissueMask:
 
 
 def tissue_mask(
-    slide: Slide, *, threshold: float | None = None, min_area_um2: float = 50_000.0, close_um: float = 60.0
+    slide: Slide,
+    *,
+    threshold: float | None = None,
+    min_area_um2: float = 50_000.0,
+    close_um: float = 60.0,
+    drop_pen: bool = False,
+    drop_blur: bool = False,
 ) -> TissueMask:
     """Find tissue on an overview of 8 µm per pixel (coarser for large slides).
 
@@ -86,6 +93,10 @@ def tissue_mask(
         Smaller pieces are dropped and smaller holes filled, square micrometres.
     close_um
         Gaps up to about this width are closed, micrometres.
+    drop_pen
+        Leave out pen marks, and see through them when looking for tissue.
+    drop_blur
+        Leave out what is out of focus against the rest of the slide.
 
     Raises
     ------
@@ -99,7 +110,12 @@ def tissue_mask(
     downsample = longest / max(overview.shape[:2])
     um = downsample * slide.mpp  # per overview pixel
 
+    dropped: dict[str, float] = {}
     black = overview.max(axis=2) < _BLACK
+    if drop_pen:
+        ink = pen_marks(np.where(black[..., None], np.uint8(255), overview))
+        overview[ink] = 255
+        dropped["pen_fraction"] = float(ink.mean())
     overview[black] = 255
     window = _odd(_WINDOW_UM / um)
     texture = _local_spread(np.minimum(overview[:, :, 1], _glass_level(overview[:, :, 1])), window)
@@ -114,7 +130,14 @@ def tissue_mask(
     tissue = cv2.morphologyEx(tissue, cv2.MORPH_CLOSE, _disc(close_um / um / 2))
     tissue = _drop_small(tissue, stained, min_area_um2 / um**2)
     mask = tissue.astype(bool)
-    params = {"threshold": threshold, "min_area_um2": min_area_um2, "close_um": close_um, "mpp": um, **cuts}
+    if drop_pen:
+        mask &= ~ink
+    if drop_blur:
+        unsharp = blurred(slide, mask, downsample)
+        mask &= ~unsharp
+        dropped["blur_fraction"] = float(unsharp.mean())
+    params = {"threshold": threshold, "min_area_um2": min_area_um2, "close_um": close_um}
+    params |= {"drop_pen": drop_pen, "drop_blur": drop_blur, "mpp": um, **cuts, **dropped}
     return TissueMask(mask, downsample, float(mask.mean()), "texture and stain", params)
 
 

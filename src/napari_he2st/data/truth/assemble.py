@@ -116,7 +116,9 @@ def gene_table(symbols: list[str], ids: list[str] | None, where: Path) -> tuple[
     return genes, notes
 
 
-def join(spots: DataFrame, counts: Any, names: list[str], where: Path) -> tuple[DataFrame, Any, list[str]]:
+def join(
+    spots: DataFrame, counts: Any, names: list[str], where: Path, *, what: str = "spot"
+) -> tuple[DataFrame, Any, list[str]]:
     """Spots in tissue that have counts, their counts, and what was left out, in words.
 
     Parameters
@@ -127,25 +129,31 @@ def join(spots: DataFrame, counts: Any, names: list[str], where: Path) -> tuple[
         CSR, and the names of its rows, in any order.
     where
         Position file, for messages.
+    what
+        Spot or cell, for messages.
 
     Raises
     ------
     TruthError
         There are no spots in tissue, or none of them has counts.
     """
+    import pandas as pd
+
+    place = " in tissue" if what == "spot" else ""
     if spots.empty:
-        raise TruthError("No spot lies in tissue", where=where, todo="Check that the position file is complete")
-    row_of = {name: row for row, name in enumerate(names)}
-    common = spots.index[spots.index.isin(row_of)]
-    if common.empty:
-        message = f"Counts and positions have no spot in common (counts {names[0]}, positions {spots.index[0]})"
+        message = "No spot lies in tissue" if what == "spot" else f"There are no {what}s"
+        raise TruthError(message, where=where, todo="Check that the position file is complete")
+    rows = pd.Index(names, dtype=object).get_indexer(spots.index)
+    found = rows >= 0
+    if not found.any():
+        message = f"Counts and positions have no {what} in common (counts {names[0]}, positions {spots.index[0]})"
         raise TruthError(message, where=where, todo="Check that both are of the same section")
     left_out = {
-        "spots in tissue without counts": len(spots) - len(common),
-        "rows of counts without a spot in tissue": len(names) - len(common),
+        f"{what}s{place} without counts": int((~found).sum()),
+        f"rows of counts without a {what}{place}": len(names) - int(found.sum()),
     }
-    notes = [f"{n} {what} left out" for what, n in left_out.items() if n]
-    return spots.loc[common], counts[[row_of[name] for name in common]], notes
+    notes = [f"{n} {said} left out" for said, n in left_out.items() if n]
+    return spots[found], counts[rows[found]], notes
 
 
 def assemble(

@@ -46,6 +46,7 @@ def detect(path: Path) -> Detection | None:
     "AnnData with spot positions",
     looks_for='a file NAME.h5ad with obsm["spatial"]',
     detect=detect,
+    order=90,
 )
 def read(detection: Detection, name: str, source: Source) -> Section:
     """Read one file; without raw counts the values are kept as they are, and that is said."""

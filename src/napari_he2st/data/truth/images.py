@@ -54,6 +54,12 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         raise TruthError(f"The picture cannot be read ({error})", where=path, todo="Remove or replace it") from error
 
 
+def is_blank(picture: NDArray[np.uint8]) -> bool:
+    """Whether a picture shows nothing: hardly a pixel differs from the commonest colour."""
+    pixels = picture.reshape(-1, 3).astype(np.int16)
+    return bool(np.mean(np.abs(pixels - np.median(pixels, axis=0)).max(axis=1) > 12) < 0.001)
+
+
 def scale_of(source: Source, known: float | None = None) -> float:
     """Pixels of the slide per pixel of the vendor's positions: as given, else as known, else 1."""
     if source.image_scale is not None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_he2st.core.errors import TruthError, UnknownNameError
-from napari_he2st.core.registry import unknown_name
+from napari_he2st.core.registry import Entry, unknown_name
 from napari_he2st.data.truth.section import TRUTH_READERS, Detection, Section, Source
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+
+_MOST_CHILDREN = 100  # folders that are looked into below one that holds nothing itself
 
 
 def parse_section(text: str) -> tuple[Path, str | None]:
@@ -37,19 +41,53 @@ def detect(path: str | Path) -> Detection:
     path = Path(path)
     if not path.exists():
         raise TruthError("There is no such folder or file", where=path, todo="Check the path")
-    partial = []
-    for entry in TRUTH_READERS:
-        detection: Detection | None = entry.facts["detect"](path)
-        if detection is not None and detection.sections:
-            return detection
-        if detection is not None:
-            partial.append(detection)
+    detection, partial = _first(path)
+    if detection is not None:
+        return detection
+    below = _below(path)
+    if below is not None:
+        return below
     if partial:
         parts = [f"{d.layout} (found {', '.join(d.found)}; missing {', '.join(d.missing)})" for d in partial]
         message = f"Measured expression is incomplete: {'; '.join(parts)}"
         raise TruthError(message, where=path, todo="Add the missing files")
-    layouts = "; ".join(f"{entry.name}: {entry.facts['looks_for']}" for entry in TRUTH_READERS)
+    layouts = "; ".join(f"{entry.name}: {entry.facts['looks_for']}" for entry in _in_order())
     raise TruthError("No measured expression was found", where=path, todo=f"Give one of these layouts: {layouts}")
+
+
+def _in_order() -> list[Entry]:
+    return sorted(TRUTH_READERS, key=lambda entry: entry.facts["order"])
+
+
+def _first(path: Path) -> tuple[Detection | None, list[Detection]]:
+    """What the first reader finds that finds all it needs, and what others found in part."""
+    partial: list[Detection] = []
+    for entry in _in_order():
+        detection: Detection | None = entry.facts["detect"](path)
+        if detection is not None and detection.sections:
+            return detection, partial
+        if detection is not None:
+            partial.append(detection)
+    return None, partial
+
+
+def _below(path: Path) -> Detection | None:
+    """What lies one folder further in, where the path itself holds nothing that can be read.
+
+    Raises
+    ------
+    TruthError
+        Several folders hold something: the user has to name one.
+    """
+    if not path.is_dir():
+        return None
+    children = [child for child in sorted(path.iterdir()) if not child.name.startswith(".")][:_MOST_CHILDREN]
+    found = [detection for child in children if (detection := _first(child)[0]) is not None]
+    if len(found) > 1:
+        names = ", ".join(f"{detection.root.name} ({detection.layout})" for detection in found[:8])
+        todo = f"Name one, as in {found[0].root}"
+        raise TruthError(f"Measured expression lies in {len(found)} places: {names}", where=path, todo=todo)
+    return found[0] if found else None
 
 
 def read_section(
@@ -60,6 +98,8 @@ def read_section(
     layout: str | None = None,
     image: str | Path | None = None,
     image_scale: float | None = None,
+    stand_in: bool = False,
+    genes: Iterable[str] | None = None,
 ) -> Section:
     """Read one measured section.
 
@@ -77,6 +117,11 @@ def read_section(
         Image that the section lies on, in place of the one of the layout.
     image_scale
         Pixels of ``image`` per pixel of the layout's own positions, where the files do not tell it.
+    stand_in
+        Whether one of the vendor's small pictures may take the place of an image that is not there: good to
+        look at, too coarse to predict from.
+    genes
+        Symbols or identifiers of the only genes to read, where the layout can leave the others on disk.
 
     Raises
     ------
@@ -93,7 +138,8 @@ def read_section(
         looks_for = TRUTH_READERS[layout].facts["looks_for"] if layout else ""
         raise TruthError(f"The layout is not {layout}", where=path, todo=f"Give {looks_for}")
     chosen = _choose(detection, name)
-    source = Source(mpp, None if image is None else Path(image), image_scale)
+    wanted = None if genes is None else frozenset(genes)
+    source = Source(mpp, None if image is None else Path(image), image_scale, stand_in, wanted)
     if source.image is not None and not source.image.is_file():
         raise TruthError("There is no such image", where=source.image, todo="Check the path")
     for what, value in (("Pixel size (mpp)", mpp), ("Image scale", image_scale)):
@@ -111,6 +157,8 @@ def read_truth(path: str | Path, name: str | None = None, **options: Any) -> Ann
 def _choose(detection: Detection, name: str | None) -> str:
     sections = detection.sections
     if name is None:
+        if detection.default is not None:
+            return detection.default
         if len(sections) == 1:
             return sections[0]
         message = f"There are {len(sections)} sections: {', '.join(sections)}"

@@ -29,6 +29,8 @@ class Detection:
         Names of the sections that can be read; empty when a part that is needed is missing.
     found, missing
         What was found and what was looked for in vain, in words.
+    default
+        The section to read when none of several is named, or None: then the user has to choose.
     """
 
     layout: str
@@ -36,6 +38,7 @@ class Detection:
     sections: list[str]
     found: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    default: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class Section:
         Whom the section is from, where the layout says so.
     found, missing
         What was read, what was left out and what was looked for in vain, in words.
+    warnings
+        What does not fit together, such as barcodes of another slide; part of the message of the fit check.
     """
 
     name: str
@@ -65,6 +70,7 @@ class Section:
     patient: str | None = None
     found: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -79,11 +85,18 @@ class Source:
         Image that the section lies on, or None to take the one of the layout.
     image_scale
         Pixels of ``image`` per pixel of the layout's own positions, or None where the files tell it.
+    stand_in
+        Whether one of the vendor's small pictures may take the place of an image that is not there: good to
+        look at, too coarse to predict from.
+    genes
+        Symbols or identifiers of the only genes to read, which keeps large sets small; None reads all.
     """
 
     mpp: float | None = None
     image: Path | None = None
     image_scale: float | None = None
+    stand_in: bool = False
+    genes: frozenset[str] | None = None
 
 
 TRUTH_READERS: Registry = Registry("layout", "napari_he2st.data.truth", group="napari_he2st.truth_readers")
@@ -91,7 +104,7 @@ TRUTH_READERS: Registry = Registry("layout", "napari_he2st.data.truth", group="n
 
 
 def truth_reader(
-    name: str, description: str, *, looks_for: str, detect: Callable[[Path], Detection | None]
+    name: str, description: str, *, looks_for: str, detect: Callable[[Path], Detection | None], order: int = 50
 ) -> Callable[[F], F]:
     """Register a reader ``(detection, name, source) -> Section``.
 
@@ -103,5 +116,7 @@ def truth_reader(
         Names of the files by which the layout is recognised, for messages.
     detect
         Says what a path holds, or None if it holds nothing of this layout. Looks at names only.
+    order
+        Readers are asked in this order: the more particular layout first.
     """
-    return TRUTH_READERS.register(name, description, looks_for=looks_for, detect=detect)
+    return TRUTH_READERS.register(name, description, looks_for=looks_for, detect=detect, order=order)

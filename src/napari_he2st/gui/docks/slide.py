@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +15,12 @@ from qtpy.QtWidgets import (
     QMessageBox,
     QPushButton,
     QVBoxLayout,
-    QWidget,
 )
 
-from napari_he2st.core.errors import MissingMppError, TruthError
-from napari_he2st.core.schema import facts_of
+from napari_he2st.core.errors import MissingMppError
 from napari_he2st.engine.session import SlideItem
 from napari_he2st.gui.docks.base import Dock
+from napari_he2st.gui.docks.measured import Loaded, MeasuredSection, fitted, on_its_slide
 from napari_he2st.gui.layers import warm_up
 from napari_he2st.gui.widgets.combo import Combo
 from napari_he2st.gui.widgets.facts import Facts
@@ -32,24 +30,12 @@ if TYPE_CHECKING:
     import napari.viewer
 
     from napari_he2st.data.slides import Slide
-    from napari_he2st.data.slides.tissue import TissueMask
     from napari_he2st.data.truth import Detection, Section
-    from napari_he2st.data.truth.fit import Fit
 
 _EMPTY = (
     "Open an H&E slide, or a folder or h5ad file of measured spatial transcriptomics. "
     "You can also drop it on the canvas."
 )
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """A measured section with the slide it lies on."""
-
-    section: Section
-    slide: Slide
-    mask: TissueMask
-    fit: Fit
 
 
 class SlideDock(Dock):
@@ -58,7 +44,6 @@ class SlideDock(Dock):
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer)
         self._asking: Callable[[float], None] | None = None
-        self._detection: Detection | None = None
         self.hint = QLabel(_EMPTY)
         self.hint.setWordWrap(True)
         self.sample_button = QPushButton("Open the sample section")
@@ -80,7 +65,8 @@ class SlideDock(Dock):
         self.body.addLayout(row)
         self.body.addWidget(self.pixel_size)
         self.body.addWidget(self._slide_box())
-        self.body.addWidget(self._measured_box())
+        self.measured = MeasuredSection(self)
+        self.body.addWidget(self.measured)
         self.add_button(
             "Open file…", "Open a slide (svs, tif, ndpi, mrxs, dcm, jpg …) or an h5ad file", self._pick_file
         )
@@ -89,6 +75,7 @@ class SlideDock(Dock):
         self.listen(self.session.slide_removed, self._show)
         self.listen(self.session.slide_changed, self._show)
         self.listen(self.session.selection_changed, self._show)
+        self.listen(self.session.result_moved, self._check_again)
         self._show()
 
     def _slide_box(self) -> QGroupBox:
@@ -107,28 +94,6 @@ class SlideDock(Dock):
             layout.addWidget(widget)
         return self.slide_box
 
-    def _measured_box(self) -> QGroupBox:
-        self.measured_box = QGroupBox("Measured expression")
-        self.measured_facts = Facts()
-        self.sections = Combo("Section to load")
-        self.load_button = QPushButton("Load section")
-        self.load_button.setToolTip("Read the counts of this section and show them on its image")
-        self.load_button.clicked.connect(lambda *_: self._load_section())
-        self.fit = QLabel()
-        self.fit.setWordWrap(True)
-        self.choice = QWidget()
-        row = QHBoxLayout(self.choice)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.sections, 1)
-        row.addWidget(self.load_button)
-        self.choice.hide()
-        layout = QVBoxLayout(self.measured_box)
-        layout.addWidget(self.measured_facts)
-        layout.addWidget(self.choice)
-        layout.addWidget(self.fit)
-        self.measured_box.hide()
-        return self.measured_box
-
     # --- opening
 
     def _pick_file(self) -> None:
@@ -146,17 +111,17 @@ class SlideDock(Dock):
         path = Path(path)
         self.pixel_size.hide()
         if path.is_dir() or path.suffix.lower() == ".h5ad":
-            self.run(_detect, path, name=f"Looking at {path.name}", on_done=self._detected)
+            self.run(_detect, path, name=f"Looking at {path.name}", on_done=self.measured.detected)
         else:
             self.run(_open, path, mpp, name=f"Opening {path.name}", on_done=self._opened)
 
     def open_sample(self) -> None:
         """Open the section that ships with the package."""
-        self.run(_read_sample, name="Opening the sample section", on_done=self._measured)
+        self.run(_read_sample, name="Opening the sample section", on_done=self.measured.show_loaded)
 
     def add_section(self, section: Section, slide: Slide) -> None:
         """Show a measured section on its slide, once it is known how well they fit."""
-        self.run(_fitted, section, slide, name=f"Checking {section.name}", on_done=self._measured)
+        self.run(fitted, section, slide, name=f"Checking {section.name}", on_done=self.measured.show_loaded)
 
     def _opened(self, slide: Slide | dict[str, Any]) -> None:
         if not isinstance(slide, dict):
@@ -215,6 +180,10 @@ class SlideDock(Dock):
         self.tissue_warning.setText(warning or "")
         self.tissue_warning.setVisible(bool(warning))
         self.outline.setEnabled(item.mask is not None)
+        self.measured.show_fit()
+
+    def _check_again(self, result: str) -> None:
+        self.measured.check_again(result)
 
     def _show_tissue(self, name: str) -> None:
         self._show()
@@ -223,51 +192,6 @@ class SlideDock(Dock):
     def _show_outline(self, on: bool) -> None:
         if self.session.slide is not None:
             self.layers.show_mask(self.session.slide, on)
-
-    # --- measured expression
-
-    def _detected(self, detection: Detection) -> None:
-        self._detection = detection
-        self.measured_box.show()
-        self._show_measured(detection.layout, detection.root, detection.found, detection.missing)
-        self.fit.setText("")
-        self.sections.clear()
-        self.sections.addItems(detection.sections)
-        self.choice.show()
-        if len(detection.sections) == 1:
-            self._load_section()
-
-    def _load_section(self) -> None:
-        if self._detection is None:
-            return
-        item, name = self.session.current_slide, self.sections.currentText()
-        self.run(
-            _read_measured,
-            self._detection.root,
-            name,
-            self._detection.layout,
-            None if item is None else item.slide,
-            name=f"Reading {name}",
-            on_done=self._measured,
-        )
-
-    def _measured(self, loaded: _Measured) -> None:
-        item = self.session.add_slide(loaded.slide)
-        if item.mask is None:
-            self.session.set_mask(item.name, loaded.mask)
-        section, fit = loaded.section, loaded.fit
-        self.measured_box.show()
-        self._show_measured(section.layout, None, section.found, section.missing)
-        note = f"{section.name}: {fit.n:,} spots × {section.adata.n_vars:,} genes, {fit.on_tissue:.0%} on tissue."
-        self.fit.setText(note if fit.message is None else f"{note} {fit.message}")
-        if fit.message is not None:
-            self.warn(fit.message)
-        warnings = () if fit.message is None else (fit.message,)
-        self.session.add_adata(section.adata, item.name, name=section.name, warnings=warnings)
-
-    def _show_measured(self, layout: str, root: Path | None, found: list[str], missing: list[str]) -> None:
-        facts = {"Layout": layout, "Folder": "" if root is None else root.name}
-        self.measured_facts.show_facts({**facts, "Found": ", ".join(found), "Missing": ", ".join(missing)})
 
 
 def _slide_facts(item: SlideItem) -> dict[str, str]:
@@ -302,48 +226,7 @@ def _open(path: Path, mpp: float | None) -> Slide | dict[str, Any]:
         return {**probe(path), "path": str(path)}
 
 
-def _read_measured(root: Path, name: str, layout: str, current: Slide | None) -> _Measured:
-    """A section on the image of its layout, or on the current slide if it has none."""
-    from napari_he2st.data.truth import read_section
-
-    section = read_section(root, name, layout=layout)
-    if section.slide_path is None and current is not None:
-        section = read_section(root, name, layout=layout, image=current.path, mpp=current.mpp)
-        return _fitted(section, current)
-    return _on_its_slide(section)
-
-
-def _read_sample() -> _Measured:
+def _read_sample() -> Loaded:
     from napari_he2st.data.samples import sample_section
 
-    return _on_its_slide(sample_section())
-
-
-def _on_its_slide(section: Section) -> _Measured:
-    return _fitted(section, slide_of(section))
-
-
-def slide_of(section: Section) -> Slide:
-    """The slide that a section lies on, with the pixel size that the section tells.
-
-    Raises
-    ------
-    TruthError
-        The section comes without an image.
-    SlideError
-        Its image cannot be opened.
-    """
-    from napari_he2st.data.slides import Slide
-
-    if section.slide_path is None:
-        todo = "Open the slide it was measured on first, then load it again"
-        raise TruthError("This section comes without an image", where=section.name, todo=todo)
-    return warm_up(Slide.open(section.slide_path, mpp=float(facts_of(section.adata)["mpp"])))
-
-
-def _fitted(section: Section, slide: Slide) -> _Measured:
-    from napari_he2st.data.slides.tissue import tissue_mask
-    from napari_he2st.data.truth.fit import check_fit
-
-    mask = tissue_mask(slide)
-    return _Measured(section, slide, mask, check_fit(section.adata, mask))
+    return on_its_slide(sample_section())

@@ -31,9 +31,9 @@ class PixelSizeForm(QGroupBox):
             self.preset.addItem(f"{name} (about {mpp:g} µm)", mpp)
         self.preset.addItem("Known distance", "distance")
         self.preset.addItem("Number", "number")
-        self.mpp = _number(0.01, 100, 4, " µm/px", "Micrometres per pixel of the full-resolution image")
-        self.distance_um = _number(0.1, 1e6, 1, " µm", "A distance you know, such as that between two spots")
-        self.distance_px = _number(1, 1e6, 1, " px", "The same distance in pixels of the full-resolution image")
+        self.mpp = number_box(0.01, 100, 4, " µm/px", "Micrometres per pixel of the full-resolution image")
+        self.distance_um = number_box(0.1, 1e6, 1, " µm", "A distance you know, such as that between two spots")
+        self.distance_px = number_box(1, 1e6, 1, " px", "The same distance in pixels of the full-resolution image")
         self.button = QPushButton("Use this pixel size")
         self.button.setToolTip("Open the slide with this pixel size; every length depends on it")
         form = QFormLayout(self)
@@ -76,7 +76,7 @@ class PixelSizeForm(QGroupBox):
         self.mpp.setValue(self.distance_um.value() / self.distance_px.value())
 
 
-def _number(low: float, high: float, decimals: int, suffix: str, tip: str) -> QDoubleSpinBox:
+def number_box(low: float, high: float, decimals: int, suffix: str, tip: str) -> QDoubleSpinBox:
     box = QDoubleSpinBox()
     box.setRange(low, high)
     box.setDecimals(decimals)

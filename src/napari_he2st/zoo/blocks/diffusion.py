@@ -131,8 +131,8 @@ def spaced_steps(n_steps: int, spacing: str | int) -> list[int]:
         size = n_steps // len(counts) + (number < n_steps % len(counts))
         if not 1 <= count <= size:
             raise ModelError(f"{count} steps cannot be chosen out of {size}", todo=f"Choose 1 to {size}")
-        stride = (size - 1) / max(count - 1, 1)
-        kept += [start + round(j * stride) for j in range(count)]
+        apart = (size - 1) / max(count - 1, 1)
+        kept += [start + round(j * apart) for j in range(count)]
         start += size
     return kept
 

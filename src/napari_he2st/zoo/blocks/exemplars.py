@@ -15,6 +15,10 @@ Bank = dict[str, np.ndarray]
 """Float32 ``features`` (m, dim) and ``expression`` (m, genes), int64 ``slide`` (m,)."""
 
 
+BANK = "features, expression and slide of the training spots, one row each"
+"""What ``extras["reference"]`` is, for importers of checkpoints."""
+
+
 def empty_bank(n: int, n_features: int, n_genes: int) -> Bank:
     """A bank of ``n`` zeros, for a predictor that has not been trained."""
     zeros = np.zeros((n, n_features), np.float32), np.zeros((n, n_genes), np.float32)

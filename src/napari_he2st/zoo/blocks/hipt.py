@@ -32,7 +32,7 @@ class ViT256(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(0.02 * torch.randn(1, 1 + _GRID**2, dim))
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, dim, CELL_PX, CELL_PX)})
-        self.blocks = nn.ModuleList(_Block(dim, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(DinoBlock(dim, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
     def tokens(self, images: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class ViT4K(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(0.02 * torch.randn(1, 1 + _GRID**2, dim))
         self.phi = nn.Sequential(nn.Linear(dim_in, dim), nn.GELU())
-        self.blocks = nn.ModuleList(_Block(dim, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(DinoBlock(dim, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
     def tokens(self, patches: Tensor) -> Tensor:
@@ -132,16 +132,27 @@ class HIPT(nn.Module):
         return torch.cat([self.region(self.patches(one[None])[0])[0] for one in image])
 
 
-class _Block(nn.Module):
-    def __init__(self, dim: int, heads: int) -> None:
+class DinoBlock(nn.Module):
+    """Pre-norm attention and feed-forward part four times as wide, each added to its input.
+
+    Parameters
+    ----------
+    dim, heads
+        Width of a token and number of heads.
+    eps
+        Of the normalisations.
+    """
+
+    def __init__(self, dim: int, heads: int, *, eps: float = 1e-6) -> None:
         super().__init__()
         self.heads = heads
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = nn.ModuleDict({"qkv": nn.Linear(dim, 3 * dim), "proj": nn.Linear(dim, dim)})
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(dim, 4 * dim), "fc2": nn.Linear(4 * dim, dim)})
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens (n, tokens, dim) of unchanged shape."""
         q, k, v = (split_heads(part, self.heads) for part in self.attn["qkv"](self.norm1(x)).chunk(3, dim=-1))
         x = x + self.attn["proj"](join_heads(F.scaled_dot_product_attention(q, k, v)))
         return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))

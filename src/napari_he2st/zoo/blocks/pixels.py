@@ -10,6 +10,9 @@ from torch import Tensor
 IMAGENET: Mapping[str, Sequence[float]] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 """Statistics of ImageNet, with which most published networks standardise."""
 
+PIXELS = "mean and std of the training pixels, three numbers in 0 … 1 each"
+"""What ``extras["pixels"]`` is, for importers of checkpoints."""
+
 
 def standardise(tiles: Tensor, pixels: Mapping[str, Sequence[float]] | None = IMAGENET) -> Tensor:
     """Tiles as floats, (tiles / 255 − mean) / std.

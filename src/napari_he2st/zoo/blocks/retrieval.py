@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -17,8 +17,6 @@ from napari_he2st.zoo.blocks.search import Metric, Search, weighted_mean
 Bank = dict[str, np.ndarray]
 """One row per reference spot: float32 ``expression`` in training units and ``embedding``, int64 ``slide`` and
 ``row`` in that section, and what a system keeps beside it."""
-
-_SPOTS = 1024
 
 
 class Found(NamedTuple):
@@ -67,6 +65,8 @@ class Retrieval(Predictor):
         Number of spots that a prediction is made of.
     kept
         Prepared tensors that embedding a spot needs besides its expression.
+    together
+        Number of reference spots that are embedded at once.
 
     Notes
     -----
@@ -78,6 +78,7 @@ class Retrieval(Predictor):
     metric: ClassVar[Metric] = "cosine"
     n_neighbours: int = 50
     kept: ClassVar[tuple[str, ...]] = ()
+    together: ClassVar[int] = 1024
 
     def embed_images(self, **prepared: Any) -> Tensor:
         """Embeddings of the spots' images, float32 (n, dim)."""
@@ -124,16 +125,18 @@ class Retrieval(Predictor):
         training, bank = self.training, self.extras["reference"]
         self.eval()
         device = next(self.parameters()).device
-        kept = {name: torch.from_numpy(bank[name]).to(device) for name in self.kept}
-        expression = torch.from_numpy(bank["expression"]).nan_to_num().to(device)
-        self.extras["reference"] = {**bank, "embedding": self.embed_all(expression, **kept).cpu().numpy()}
+        names = ("expression", "slide", *self.kept)
+        embedding = self.embed_bank({name: torch.from_numpy(bank[name]).to(device) for name in names})
+        self.extras["reference"] = {**bank, "embedding": embedding.cpu().numpy()}
         self.train(training)
 
-    def embed_all(self, expression: Tensor, **kept: Tensor) -> Tensor:
-        """Embeddings of all reference spots, which lie section by section in the order of their rows."""
-        pieces = [slice(i, i + _SPOTS) for i in range(0, len(expression), _SPOTS)]
-        parts = [self.embed_spots(expression[p], **{n: v[p] for n, v in kept.items()}) for p in pieces]
-        return torch.cat(parts)
+    def embed_bank(self, bank: Mapping[str, Tensor]) -> Tensor:
+        """Embeddings of all reference spots, float32 (m, dim); they lie section by section in their order there."""
+        known = {"expression": bank["expression"].nan_to_num(), **{name: bank[name] for name in self.kept}}
+        pieces = [slice(i, i + self.together) for i in range(0, len(bank["expression"]), self.together)]
+        return torch.cat(
+            [self.embed_spots(**{name: value[piece] for name, value in known.items()}) for piece in pieces]
+        )
 
     def reference_on(self, device: torch.device) -> tuple[Search, Tensor]:
         """The search among the reference, and its expression, on a device."""

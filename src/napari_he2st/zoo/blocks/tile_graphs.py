@@ -71,6 +71,7 @@ class TileGraphs(Predictor):
     unit = Slide()
     targets = {"expression": Expression("log_share_panel", panel="mean:250")}
     max_spots = 1024
+    beside = {"projection": "the random matrix that brought the features of tiles to dim, (features, dim)"}
     levels: ClassVar[tuple[int, int, int]]
     weights: tuple[float, float, float, float]
     sees_image: bool = True

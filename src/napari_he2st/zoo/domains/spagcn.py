@@ -76,7 +76,7 @@ class SpaGCN(DomainMethod):
         network = Network(x.shape[1], x.shape[1])
         with torch.no_grad():
             first, found = group(network.gc(x, graph).numpy(), n_domains, seed, self.start)
-        labels, q = self.fit(network, x, graph, torch.from_numpy(first))
+        labels, _ = self.fit(network, x, graph, torch.from_numpy(first))
         if self.refine:
             labels = outvoted(labels, xy, 6 if adata.uns["he2st"]["lattice"] == "hexagonal" else 4)
         with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -124,11 +125,11 @@ class Encoder(nn.Module):
     def __init__(self, n_in: int, dim: int, depth: int, activation: str) -> None:
         super().__init__()
         widths = [n_in, *[2 * dim] * (depth - 1), dim]
-        pairs = zip(widths[:-1], widths[1:], strict=True)
-        self.conv = nn.ModuleList(SparseGCNConv(a, b) for a, b in pairs)
+        self.conv = nn.ModuleList(SparseGCNConv(a, b) for a, b in pairwise(widths))
         self.activation = ACTIVATIONS[activation]()
 
     def forward(self, x: Tensor, graph: Tensor) -> Tensor:
+        """(spots, dim)."""
         for layer in self.conv:
             x = self.activation(layer(x, graph))
         return x
@@ -143,6 +144,7 @@ class Network(nn.Module):
         self.fc1, self.fc2 = nn.Linear(dim, projection_dim), nn.Linear(projection_dim, dim)
 
     def forward(self, x: Tensor, graph: Tensor) -> Tensor:
+        """(spots, dim)."""
         return self.fc2(F.elu(self.fc1(self.encoder(x, graph))))
 
 

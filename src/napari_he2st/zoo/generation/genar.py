@@ -67,6 +67,7 @@ class GenAR(Predictor):
     unit = Spots()
     targets = {"expression": Expression("counts", panel="hvg:200")}
     recipe = Recipe("adam", lr=1e-4, epochs=200, batch_size=64, clip=1.0)
+    draws = 1
 
     def __init__(
         self,
@@ -127,7 +128,7 @@ class GenAR(Predictor):
             {f"scale_{i}": nn.Embedding(length, dim) for i, length in enumerate(lengths)}
         )
         self.scale_embedding = nn.Embedding(len(self.scale_dims), dim)
-        paths = torch.linspace(0, drop_path, depth).tolist()
+        paths = np.linspace(0, drop_path, depth).tolist()
         self.transformer_blocks = nn.ModuleList(
             GatedBlock(
                 dim,

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
+from napari_he2st.zoo import inputs as kinds
 from napari_he2st.zoo.base import Expression, Predictor, Recipe, Slide
 from napari_he2st.zoo.blocks.frames import in_frames
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.mlp import Activation, NormedMlp
 from napari_he2st.zoo.blocks.patches import random_patch
 from napari_he2st.zoo.blocks.vit import join_heads, split_heads
-from napari_he2st.zoo.inputs import Features, Positions
 
 ORGANS = (
     "pad", "mask", "unk", "Spinal cord", "Brain", "Breast", "Bowel", "Skin", "Heart", "Kidney", "Prostate", "Lung",
@@ -100,7 +100,11 @@ class STPath(Predictor):
         faithful: bool = False,
     ) -> None:
         super().__init__()
-        self.inputs = {"features": Features(encoder=encoder, px=tile_px, mpp=mpp), "um": Positions(kind="um")}
+        self.inputs = {
+            "features": kinds.Features(encoder=encoder, px=tile_px, mpp=mpp),
+            "um": kinds.Positions(kind="um"),
+            "context": kinds.Expression(),
+        }
         self.n_tokens, self.faithful = n_genes + _SPECIAL, faithful
         self.organ, self.technology = organ_id(organ), technology_id(technology)
         self.input_encoder = nn.ModuleDict(
@@ -116,14 +120,15 @@ class STPath(Predictor):
         self.model = nn.ModuleDict({"blks": nn.ModuleList(blocks)})
         self.gene_exp_head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, self.n_tokens))
 
-    def prepare(self, *, features: Tensor, um: Tensor) -> dict[str, Tensor]:
-        """Positions from 0 to 100, the slide's organ and technology at each spot."""
+    def prepare(self, *, features: Tensor, um: Tensor, context: Tensor) -> dict[str, Tensor]:
+        """Positions from 0 to 100, the slide's organ and technology at each spot, expression where it is known."""
         same = torch.ones(len(um), dtype=torch.int64, device=um.device)
         return {
             "image": features,
             "coords": to_extent(um),
             "tech": same * self.technology,
             "organ": same * self.organ,
+            "context": context,
         }
 
     def hidden(
@@ -165,7 +170,7 @@ class STPath(Predictor):
         genes[:, _MASK] = 1
         return genes
 
-    def loss(self, targets: Mapping[str, Tensor], *, image: Tensor, coords: Tensor, **kinds: Tensor) -> Tensor:
+    def loss(self, targets: Mapping[str, Tensor], *, image: Tensor, coords: Tensor, **words: Tensor) -> Tensor:
         """MSE on hidden spots of a random patch, most of which are masked and some have lost half of their genes."""
         spots = random_patch(coords, *_PATCH)
         expression = targets["expression"][spots]
@@ -179,8 +184,8 @@ class STPath(Predictor):
         known = torch.where((hidden & ~whole)[:, None] & dropped, torch.zeros_like(known), known)
         genes = torch.where(whole[:, None], self.masked(known), known)
         forget = torch.rand(n, device=coords.device) < 0.8
-        tech = kinds["tech"][spots].masked_fill(forget, 0)
-        predicted = self(image[spots], coords[spots], genes, tech, kinds["organ"][spots])[:, _SPECIAL:]
+        tech = words["tech"][spots].masked_fill(forget, 0)
+        predicted = self(image[spots], coords[spots], genes, tech, words["organ"][spots])[:, _SPECIAL:]
         return nan_mse(predicted[hidden], expression[hidden])
 
     def predict(
@@ -190,14 +195,12 @@ class STPath(Predictor):
         coords: Tensor,
         tech: Tensor,
         organ: Tensor,
-        context: Tensor | None = None,
+        context: Tensor,
         noise: Noise | None = None,
     ) -> Tensor:
         """Predicted log (1 + counts), float32 (n, genes); rows of ``context`` (n, genes) with numbers are known."""
-        genes = self.masked(image)
-        if context is not None:
-            known = context.isfinite().any(1)
-            genes[known] = F.pad(context[known].nan_to_num(), (_SPECIAL, 0))
+        known = context.isfinite().any(1, keepdim=True)
+        genes = torch.where(known, F.pad(context.nan_to_num(), (_SPECIAL, 0)), self.masked(image))
         return self(image, coords, genes, tech, organ)[:, _SPECIAL:]
 
 

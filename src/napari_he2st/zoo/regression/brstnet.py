@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from napari_he2st.core.noise import Noise
 from napari_he2st.zoo.base import Batches, Expression, Label, Predictor, Recipe, Spots
 from napari_he2st.zoo.blocks.losses import nan_mse
-from napari_he2st.zoo.blocks.pixels import pixel_statistics, standardise
+from napari_he2st.zoo.blocks.pixels import PIXELS, pixel_statistics, standardise
 from napari_he2st.zoo.blocks.symmetry import random_symmetry
 from napari_he2st.zoo.inputs import Tiles
 
@@ -62,6 +62,7 @@ class BrSTNet(Predictor):
     unit = Spots()
     targets: Mapping[str, Expression | Label] = {"expression": Expression("z_log1p", panel="mean:250")}
     recipe = Recipe("sgd", lr=1e-3, weight_decay=1e-6, epochs=50, batch_size=32, schedule="cosine:5")
+    beside = {"pixels": PIXELS}
 
     def __init__(
         self,

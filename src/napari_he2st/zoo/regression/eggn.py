@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
 from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Slide
-from napari_he2st.zoo.blocks.exemplars import empty_bank, exemplar_loss, fill_bank, nearest_exemplars
+from napari_he2st.zoo.blocks.exemplars import BANK, empty_bank, exemplar_loss, fill_bank, nearest_exemplars
 from napari_he2st.zoo.blocks.graph import SAGEConv, edges_of, nearest_graph, scatter_mean, scatter_softmax
 from napari_he2st.zoo.encoders.build import spec_of
 from napari_he2st.zoo.inputs import Features, Positions
@@ -49,6 +49,7 @@ class EGGN(Predictor):
     unit = Slide()
     targets = {"expression": Expression("minmax_log10", panel="mean:250")}
     recipe = Recipe("adamw", lr=5e-4, weight_decay=1e-4, epochs=300, batch_size=1)
+    beside = {"reference": BANK}
 
     def __init__(
         self,

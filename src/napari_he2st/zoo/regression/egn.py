@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from napari_he2st.core.noise import Noise
 from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Spots
-from napari_he2st.zoo.blocks.exemplars import empty_bank, exemplar_loss, fill_bank, nearest_exemplars
+from napari_he2st.zoo.blocks.exemplars import BANK, empty_bank, exemplar_loss, fill_bank, nearest_exemplars
 from napari_he2st.zoo.blocks.pixels import standardise
 from napari_he2st.zoo.blocks.vit import Attention, FeedForward, PreNorm
 from napari_he2st.zoo.encoders.build import spec_of
@@ -49,6 +49,7 @@ class EGN(Predictor):
     unit = Spots()
     targets = {"expression": Expression("minmax_log10", panel="mean:250")}
     recipe = Recipe("adamw", lr=5e-4, weight_decay=1e-4, epochs=50, batch_size=32, schedule="cosine:50")
+    beside = {"reference": BANK}
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from napari_he2st.core.noise import Noise
 from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Spots
 from napari_he2st.zoo.blocks.pixels import standardise
+from napari_he2st.zoo.blocks.state_space import selective_scan
 from napari_he2st.zoo.blocks.vit import join_heads, split_heads
 from napari_he2st.zoo.inputs import Tiles
 
@@ -155,17 +156,8 @@ class _MambaMixer(nn.Module):
         low, into, out_of = self.x_proj(x).split([self.rank, self.state, self.state], dim=2)
         # The published code adds the bias of dt_proj in the layer and again in the scan.
         step = F.softplus(self.dt_proj(low) + self.dt_proj.bias)
-        return self.out_proj(torch.cat([self._scan(x, step, into, out_of), z], dim=2))
-
-    def _scan(self, x: Tensor, step: Tensor, into: Tensor, out_of: Tensor) -> Tensor:
-        """h(t) = exp(step · A) · h(t − 1) + step · B(t) · x(t); y(t) = C(t) · h(t) + D · x(t)."""
-        A = -self.A_log.exp()
-        h, ys = x.new_zeros(len(x), *A.shape), []
-        for t in range(x.shape[1]):
-            driven = (step[:, t] * x[:, t])[..., None] * into[:, t, None]
-            h = (step[:, t, :, None] * A).exp() * h + driven
-            ys.append((h * out_of[:, t, None]).sum(2))
-        return torch.stack(ys, dim=1) + self.D * x
+        y = selective_scan(x, step, self.A_log, into, out_of, self.D)
+        return self.out_proj(torch.cat([y, z], dim=2))
 
 
 class EinFFT(nn.Module):

@@ -54,6 +54,7 @@ class SEPAL(Predictor):
     unit = Slide()
     targets = {"expression": Expression("log2_cpm", panel="hvg:256")}
     recipe = Recipe("adam", lr=1e-5, epochs=300, batch_size=1)
+    beside = {"mean": "mean expression of the training spots, one number per gene"}
 
     def __init__(
         self,
@@ -129,7 +130,7 @@ class SEPAL(Predictor):
         return torch.from_numpy(filled).to(expression)
 
     def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:
-        """Fill zeros unless told not to, take the mean off, train the transformer on tiles, then the graph alone."""
+        """Fill zeros, take the mean off, train the transformer on tiles, then the graph with it frozen."""
         if self.imagenet:
             load_imagenet(self.image.encoder, "vit_b_16")
         mean = torch.cat([self._wanted(*batch) for batch in batches]).nanmean(0).nan_to_num()

@@ -11,7 +11,8 @@ from torch import Tensor
 from napari_he2st.core.noise import Noise
 from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Spots
 from napari_he2st.zoo.blocks.losses import nan_mse
-from napari_he2st.zoo.blocks.pixels import pixel_statistics, standardise
+from napari_he2st.zoo.blocks.pixels import PIXELS, pixel_statistics, standardise
+from napari_he2st.zoo.blocks.start import start_at_mean
 from napari_he2st.zoo.blocks.symmetry import mean_over_symmetries, random_symmetry
 from napari_he2st.zoo.blocks.trunks import adopt, load_imagenet, torchvision_network
 from napari_he2st.zoo.inputs import Tiles
@@ -42,6 +43,7 @@ class STNet(Predictor):
     unit = Spots()
     targets = {"expression": Expression("log_share", panel="mean:250")}
     recipe = Recipe(optimizer="sgd", lr=1e-6, epochs=50, batch_size=32)
+    beside = {"pixels": PIXELS}
 
     def __init__(self, n_genes: int, *, trunk: str = "densenet121", tile_px: int = 224, imagenet: bool = True) -> None:
         super().__init__()
@@ -76,11 +78,9 @@ class STNet(Predictor):
         self.extras["pixels"] = pixel_statistics(first)
         if self.imagenet:
             load_imagenet(self, self.trunk)
-        mean = torch.cat([targets["expression"] for targets, _ in batches]).nanmean(0)
         last = [layer for layer in self.modules() if isinstance(layer, torch.nn.Linear)][-1]
-        with torch.no_grad():
-            last.weight.zero_()
-            last.bias.copy_(mean.nan_to_num())
+        torch.nn.init.zeros_(last.weight)
+        start_at_mean(batches, last)
 
 
 def summed_mse(predicted: Tensor, target: Tensor) -> Tensor:

@@ -19,11 +19,11 @@ from napari_he2st.zoo.blocks.retrieval import Retrieval
 from napari_he2st.zoo.blocks.search import similarity_mean, weighted_mean
 from napari_he2st.zoo.blocks.symmetry import random_symmetry
 from napari_he2st.zoo.inputs import Tiles
-from napari_he2st.zoo.weights import check_state, find_weights, load_checkpoint, shapes_of
+from napari_he2st.zoo.weights import load_published
 
 _ADDRESS = "https://huggingface.co/WangGuangyuLab/Loki"
 _PIXELS = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
-_WORDS, _LENGTH, _PIECE = 50, 76, 64
+_WORDS, _LENGTH = 50, 76
 _CAPTION_WEIGHT = 2.0
 
 
@@ -59,6 +59,7 @@ class Loki(Retrieval):
 
     metric = "dot"
     n_neighbours = 3
+    together = 64
     recipe = Recipe("adamw", lr=1e-4, weight_decay=0.01, epochs=20, batch_size=64)
 
     def __init__(
@@ -105,7 +106,7 @@ class Loki(Retrieval):
 
     def embed_spots(self, expression: Tensor) -> Tensor:
         """Embeddings of the sentences of spots."""
-        return torch.cat([self.embed_texts(self.tokens(piece)) for piece in expression.split(_PIECE)])
+        return self.embed_texts(self.tokens(expression))
 
     def tokens(self, expression: Tensor) -> Tensor:
         """Sentences of expression (n, genes) as tokens, int64 (n, 76)."""
@@ -154,11 +155,7 @@ class Loki(Retrieval):
     def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:
         """Load the published weights where so built, then train."""
         if self.pretrained:
-            path = find_weights("loki", None, address=_ADDRESS)
-            state = load_checkpoint(path)
-            state = {key.removeprefix("module."): value for key, value in state.get("state_dict", state).items()}
-            check_state({key: tuple(value.shape) for key, value in state.items()}, shapes_of(self), path)
-            self.load_state_dict(state)
+            load_published(self, "loki", _ADDRESS)
         yield from super().fit(batches, recipe)
 
 

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from napari_he2st.zoo.blocks.placed_spots import PlacedSpots
 from napari_he2st.zoo.blocks.retrieval import Found
 from napari_he2st.zoo.blocks.search import inverse_square
 from napari_he2st.zoo.blocks.self_distilled import SpotBlock
-
-_TOGETHER = 32
-"""Consecutive reference spots that attend to each other, as published."""
 
 
 class MclSTExp(PlacedSpots):
@@ -43,6 +39,8 @@ class MclSTExp(PlacedSpots):
     Reference spots are embedded in runs of 32 of the sections one after another, as published, because what a
     spot attends to changes its embedding.
     """
+
+    together = 32
 
     def __init__(
         self,
@@ -83,11 +81,6 @@ class MclSTExp(PlacedSpots):
     def embed_spots(self, expression: Tensor, *, positions: Tensor) -> Tensor:
         """Embeddings of the spots of a batch, not normalised."""
         return self.spot_projection(self.encode_spots(expression, positions))
-
-    def embed_all(self, expression: Tensor, *, positions: Tensor) -> Tensor:
-        """Embeddings of all reference spots, in runs of 32."""
-        runs = zip(expression.split(_TOGETHER), positions.split(_TOGETHER), strict=True)
-        return torch.cat([self.embed_spots(here, positions=places) for here, places in runs])
 
     def weigh(self, found: Found) -> Tensor:
         """One over the squared distance."""

@@ -15,6 +15,7 @@ from napari_he2st.data.slides.pixel_size import PixelSize, number
 from napari_he2st.data.slides.source import (
     PARSE_ERRORS,
     Facts,
+    OtherFormatError,
     Source,
     TileError,
     TileLevel,
@@ -37,7 +38,7 @@ def read_czi(path: Path) -> Source:
     """
     with path.open("rb") as file:
         if file.read(10) != b"ZISRAWFILE":
-            raise SlideError("not a CZI file")
+            raise OtherFormatError("not a CZI file")
     try:
         from pylibCZIrw import czi
     except ImportError as error:

@@ -15,6 +15,7 @@ from napari_he2st.data.slides.source import (
     PARSE_ERRORS,
     DamagedSlideError,
     Facts,
+    OtherFormatError,
     Source,
     TileError,
     TileLevel,
@@ -50,13 +51,15 @@ def read_dicom(path: Path) -> Source:
     """
     with path.open("rb") as file:
         if file.read(132)[128:] != b"DICM":
-            raise SlideError("not a DICOM file")
+            raise OtherFormatError("not a DICOM file")
     try:
         import wsidicom
+        from pydicom.config import disable_value_validation
     except ImportError as error:
         raise SlideError("wsidicom is not installed", todo="pip install 'napari-he2st[slides]'") from error
     try:
-        return DicomSource(wsidicom.WsiDicom.open(_series(path)), _series_of(path))
+        with disable_value_validation():  # identifiers that are too long are no harm
+            return DicomSource(wsidicom.WsiDicom.open(_series(path)), _series_of(path))
     except SlideError:
         raise
     except _errors() as error:

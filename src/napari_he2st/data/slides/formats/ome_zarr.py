@@ -18,6 +18,7 @@ from napari_he2st.data.slides.source import (
     PARSE_ERRORS,
     DamagedSlideError,
     Facts,
+    OtherFormatError,
     Source,
     TileError,
     TileLevel,
@@ -60,7 +61,7 @@ def read_ome_zarr(path: Path | str) -> Source:
         Its metadata contradict its arrays.
     """
     if isinstance(path, Path) and not path.is_dir():
-        raise SlideError("not a folder")
+        raise OtherFormatError("not a folder")
     import zarr
 
     try:

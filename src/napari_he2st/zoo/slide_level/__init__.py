@@ -1,0 +1,1 @@
+"""Published systems that predict expression, mutations or subtypes of a whole slide."""
