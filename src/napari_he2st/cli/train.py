@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,6 +46,7 @@ class SpreadingCommand(TyperCommand):
     cls=SpreadingCommand,
     epilog=examples(
         "he2st train ridge --data her2st:C3 her2st:C4 her2st:C5 --holdout her2st:C2 -o breast.he2st",
+        "he2st train istar --variant efficientnet --data her2st:C5 -o C5-istar.he2st",
         "he2st train ridge --data visium_1 visium_2 --panel hvg:500 -o mine.he2st",
     ),
 )
@@ -103,8 +103,9 @@ def train(
     from napari_he2st.engine.model_card import model_card
     from napari_he2st.engine.train import About
     from napari_he2st.engine.train import train as train_system
+    from napari_he2st.zoo.catalogue import variant_arguments
 
-    arguments = {**_variant(system, variant), **read_pairs(argument)}
+    arguments = {**variant_arguments(system, variant), **read_pairs(argument)}
     genes = read_genes(Path(panel)).symbols if panel is not None and Path(panel).is_file() else panel
     folds = [str(kind) for kind in fold or []]
     if not holdout and not folds and len(data) > 1:
@@ -130,16 +131,3 @@ def train(
         )
         bundle.save(output, force=force, model_card=model_card(bundle))
     console.note(f"{output}: {system} for {len(bundle.genes)} genes from {len(sections)} sections.")
-
-
-def _variant(system: str, name: str | None) -> Mapping[str, Any]:
-    """Arguments of a variant of a system's card."""
-    from napari_he2st.core.registry import unknown_name
-    from napari_he2st.zoo.catalogue import card_of
-
-    if name is None:
-        return {}
-    variants = card_of(system).variants
-    if name not in variants:
-        raise unknown_name(f"variant of {system}", name, list(variants))
-    return variants[name]

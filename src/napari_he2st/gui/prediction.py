@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -14,8 +15,6 @@ from napari_he2st.core.paths import cache_folder
 from napari_he2st.core.types import Chunk, Grid, Region
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from anndata import AnnData
 
     from napari_he2st.core.progress import Control
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from napari_he2st.data.slides.tissue import TissueMask
     from napari_he2st.engine.estimate import Estimate
     from napari_he2st.engine.session import Result
+    from napari_he2st.zoo.base import Predictor
     from napari_he2st.zoo.bundle import Bundle
     from napari_he2st.zoo.manifest import Manifest
 
@@ -84,6 +84,25 @@ class Run:
         )
 
 
+@dataclass(frozen=True)
+class Fit:
+    """How a system is fitted to a slide.
+
+    Attributes
+    ----------
+    n_genes
+        Size of the panel, chosen by the system's own rule.
+    epochs
+        None for the published number.
+    device
+        As for training.
+    """
+
+    n_genes: int
+    epochs: int | None = None
+    device: str = "auto"
+
+
 def list_models() -> list[dict[str, Any]]:
     """Rows of :func:`~napari_he2st.zoo.catalogue.models`: trained predictors, then systems to train.
 
@@ -101,6 +120,33 @@ def load_bundle(name_or_path: str) -> tuple[Bundle, dict[str, Any]]:
     bundle = load(name_or_path)  # its guard comes before anything that imports torch
 
     return bundle, {**bundle_row(bundle.id, bundle.manifest), "path": name_or_path}
+
+
+def fit_to_slide(
+    slug: str, variant: str, measured: AnnData, slide: Slide, fit: Fit, *, control: Control
+) -> tuple[Bundle, dict[str, Any]]:
+    """Train a system on spots measured on a slide, keep it in the cache folder, and load it as :func:`load_bundle`."""
+    from napari_he2st.data.truth import Section
+    from napari_he2st.engine.train import About, train
+    from napari_he2st.zoo.catalogue import card_of, system, variant_arguments
+
+    card, cls = card_of(slug), cast("type[Predictor]", system(slug))
+    rule = (getattr(cls.targets["expression"], "panel", None) or "hvg:1000").partition(":")[0]
+    name = f"{slug}-{slide.fingerprint[:8]}"
+    bundle = train(
+        slug,
+        [Section(slide.name, measured, Path(slide.path), "session")],
+        arguments=variant_arguments(slug, variant),
+        panel=f"{rule}:{fit.n_genes}",
+        epochs=fit.epochs,
+        device=fit.device,
+        about=About(name=name, title=f"{card.title} fitted to {slide.name}"),
+        control=control,
+    )
+    folder = cache_folder() / "fitted" / name
+    folder.parent.mkdir(exist_ok=True)
+    bundle.save(folder, force=True)
+    return load_bundle(str(folder))
 
 
 def plan(slide: Slide, mask: TissueMask, pitch_um: float, regions: Sequence[Region] | None) -> Grid:

@@ -76,6 +76,8 @@ class Card:
         from the paper, no public code), ``"unavailable"``, or ``"baseline"``.
     reason
         Why it is unavailable, or what to know of the port.
+    fitted
+        ``"cohort"``, or ``"slide"`` where it is trained on the slide it predicts.
     variants
         Name → constructor arguments.
     """
@@ -97,6 +99,7 @@ class Card:
     organs: tuple[str, ...] = ()
     species: tuple[str, ...] = ()
     reason: str = ""
+    fitted: Literal["cohort", "slide"] = "cohort"
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 

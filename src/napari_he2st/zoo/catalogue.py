@@ -87,7 +87,7 @@ def models(task: str | None = None) -> list[dict[str, Any]]:
         Keys of each: ``slug``, ``kind`` (``"bundle"`` or ``"system"``), ``title``, ``tasks``, ``year``,
         ``status``, ``inputs``, ``output``, ``licence``, ``weights`` (``"included"``, ``"none"``, or how the
         published ones are gated), ``organs``, ``species``, ``genes`` (their number, None before training),
-        ``system``, ``reason``.
+        ``system``, ``reason``, ``fitted``, ``variants`` (their names).
 
     Raises
     ------
@@ -119,6 +119,8 @@ def _system_row(card: Card) -> dict[str, Any]:
         "genes": None,
         "system": card.slug,
         "reason": card.reason,
+        "fitted": card.fitted,
+        "variants": list(card.variants),
     }
 
 
@@ -146,6 +148,22 @@ def card_of(slug: str) -> Card:
     if name not in known:
         raise unknown_name("system", slug, list(known))
     return known[name]
+
+
+def variant_arguments(slug: str, variant: str | None) -> dict[str, Any]:
+    """Constructor arguments of one of a system's variants; none for None.
+
+    Raises
+    ------
+    UnknownNameError
+        There is no such system or variant.
+    """
+    if variant is None:
+        return {}
+    variants = card_of(slug).variants
+    if variant not in variants:
+        raise unknown_name("variant", variant, list(variants))
+    return dict(variants[variant])
 
 
 def system(slug: str) -> type[System]:

@@ -25,6 +25,7 @@ from napari_he2st.core.types import Chunk, Grid, Region
 from napari_he2st.engine.session import Result
 from napari_he2st.gui import prediction
 from napari_he2st.gui.docks.base import Dock
+from napari_he2st.gui.docks.fit_box import FitBox
 from napari_he2st.gui.docks.live_box import LiveBox
 from napari_he2st.gui.prediction import Run
 from napari_he2st.gui.widgets.combo import Combo, SearchCombo
@@ -60,6 +61,8 @@ class PredictDock(Dock):
         self.predictor.chosen.connect(self._model_chosen)
         self.predictor.opened.connect(self.load)
         self.body.addWidget(self.predictor)
+        self.fit = FitBox(self, self._measured, self._loaded)
+        self.body.addWidget(self.fit)
         self.body.addWidget(self._slide_box())
         self.body.addWidget(self._area_box())
         self.live = LiveBox(self, self._live_ready)
@@ -171,11 +174,15 @@ class PredictDock(Dock):
         if row is None:
             return
         self.predictor.show_card(row)
+        self.fit.show_system(row)
         if row["kind"] == "bundle":
             self.load(row["path"])
+            return
+        self._wanted = row["slug"]
+        self._set_bundle(None)
+        if row["fitted"] == "slide":
+            self.say(f"{row['title']} learns from spots measured on this slide.")
         else:
-            self._wanted = row["slug"]
-            self._set_bundle(None)
             self.say(f"{row['title']} has to be trained first: he2st train {row['slug']} --help shows how.")
 
     def _loaded(self, bundle: Bundle, row: dict[str, Any]) -> None:
@@ -211,10 +218,12 @@ class PredictDock(Dock):
     # --- where, and what it costs
 
     def _slide_selected(self) -> None:
+        self.fit.show_ready()
         self._show_doubts()
         self._changed()
 
     def _result_added(self, name: str) -> None:
+        self.fit.show_ready()
         if self.area.currentText() == SPOTS and self.session.results[name].kind == "measured":
             self._changed()
 
@@ -241,7 +250,7 @@ class PredictDock(Dock):
         if item is None or self._bundle is None or self.predicting:
             return
         if self.area.currentText() == SPOTS:
-            grid = self._measured_grid(item.name)
+            grid = self._measured_grid()
             if grid is not None:
                 self._plan_ready(grid)
         elif self._regions(item.name) != []:
@@ -267,13 +276,20 @@ class PredictDock(Dock):
             return [self.layers.current_view(slide)]
         return self.session.regions[slide] if self.area.currentText() == REGIONS else None
 
-    def _measured_grid(self, slide: str) -> Grid | None:
-        """Spots of the measured result to predict at: the current one, or the first on the slide."""
-        on_slide = [r for r in self.session.results.values() if r.slide == slide and r.kind == "measured"]
+    def _measured(self) -> tuple[SlideItem, Result] | None:
+        """The current slide and what is measured on it: the current result, or the first one."""
+        item = self.session.current_slide
+        if item is None:
+            return None
+        on_slide = [r for r in self.session.results.values() if r.slide == item.name and r.kind == "measured"]
         current = self.session.current_result
-        if current in on_slide:
-            return current.grid
-        return on_slide[0].grid if on_slide else None
+        result = current if current in on_slide else next(iter(on_slide), None)
+        return None if result is None else (item, result)
+
+    def _measured_grid(self) -> Grid | None:
+        """Spots of the measured result to predict at."""
+        found = self._measured()
+        return None if found is None else found[1].grid
 
     def _plan_ready(self, grid: Grid) -> None:
         self._grid = grid
@@ -317,7 +333,7 @@ class PredictDock(Dock):
             self.cost.setText("Choose a trained predictor.")
         elif self._regions(self.session.current_slide.name) == []:
             self.cost.setText("Draw a region over tissue.")
-        elif self.area.currentText() == SPOTS and self._measured_grid(self.session.current_slide.name) is None:
+        elif self.area.currentText() == SPOTS and self._measured_grid() is None:
             self.cost.setText("Load measured expression first, in the Slide dock.")
         elif self._grid is None:
             self.cost.setText("Laying out tiles …")

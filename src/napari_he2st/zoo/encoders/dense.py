@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +30,8 @@ from napari_he2st.core.errors import ModelError
 from napari_he2st.core.registry import unknown_name
 from napari_he2st.zoo.blocks.hipt import CELL_PX, HIPT, PATCH_PX
 from napari_he2st.zoo.blocks.rasters import box_mean, shifted_mean
-from napari_he2st.zoo.encoders.build import hipt_network, published_network, spec_of
+from napari_he2st.zoo.encoders.build import hipt_network, network_of, published_network, spec_of
 from napari_he2st.zoo.encoders.fuse import fuse_conv_bn
-from napari_he2st.zoo.guard import safe_import
 
 _AROUND = 16
 """Cells on a side of the surroundings over which a feature is averaged."""
@@ -211,9 +211,9 @@ def _token_spec(name: str) -> DenseSpec:
     ModelError
         The encoder has no patch tokens.
     """
-    spec, timm = spec_of(name.removeprefix(_TOKENS)), safe_import("timm")
+    spec = spec_of(name.removeprefix(_TOKENS))
     with torch.device("meta"):
-        network = timm.create_model(spec.architecture, pretrained=False) if spec.builder == "timm" else None
+        network: Any = network_of(spec)
     if not hasattr(network, "num_prefix_tokens"):
         raise ModelError("This encoder is no vision transformer of timm", where=spec.name)
     cell_px = network.patch_embed.patch_size[0]

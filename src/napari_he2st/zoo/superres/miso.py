@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -57,10 +57,10 @@ class Miso(Predictor):
 
     Notes
     -----
-    The published encoders, Phikon and H0-mini, are vision transformers: ``"tokens:NAME"`` reads the patch tokens
-    of one whose weights the user has. The first stage lives as long as training. In the original it sees a feature
-    of a spot's whole image, here the mean over its patches. Each spot's label is the mean of what those first
-    stages say that saw its slide; with fewer slides than folds there is one.
+    The published encoders are Phikon in training and H0-mini in prediction; here one serves both. The first stage
+    lives as long as training. In the original it sees a feature of a spot's whole image, here the mean over its
+    patches. Each spot's label is the mean of what those first stages say that saw its slide; with fewer slides
+    than folds there is one.
     """
 
     targets: Mapping[str, Expression | Label] = {"expression": Expression("counts", panel="hvg:100")}
@@ -70,7 +70,7 @@ class Miso(Predictor):
         self,
         n_genes: int,
         *,
-        encoder: str = "efficientnet-lite0",
+        encoder: str = "tokens:h0-mini",
         feature_dim: int | None = None,
         hidden: Sequence[int] = (1024, 512),
         neighbours: int = 37,
@@ -85,12 +85,13 @@ class Miso(Predictor):
     ) -> None:
         super().__init__()
         spec = dense_spec(encoder)
-        self.unit = Pixels(spec.cell_px * _MPP)
+        self.pitch_um = spec.cell_px * _MPP
+        self.unit = Pixels(self.pitch_um)
         self.inputs: dict[str, Input] = {
             "image": cell_regions(spec, region_cells, _MPP),
             "centre": Positions(kind="um"),
         }
-        self.outputs = {"expression": Output(per="pixel", pitch_um=self.unit.pitch_um)}
+        self.outputs = {"expression": Output(per="pixel", pitch_um=self.pitch_um)}
         self.encoder, self.neighbours, self.folds = encoder, neighbours, folds
         self.spot_recipe = Recipe("adam", lr=spot_lr, epochs=spot_epochs)
         self.spot_stage = {"dim": dim, "depth": depth, "heads": heads, "dim_head": dim_head}
@@ -112,7 +113,7 @@ class Miso(Predictor):
             look[:, y // encode.spec.cell_px :, x // encode.spec.cell_px :] = encode(image[0, :, y:, x:])
             looks.append(look)
         features = torch.stack([look.flatten(1).T for look in looks], dim=1)
-        return {"features": features, "xy": cell_positions(centre[0], looks[0].shape[-1], self.unit.pitch_um)}
+        return {"features": features, "xy": cell_positions(centre[0], looks[0].shape[-1], self.pitch_um)}
 
     def patches(self, features: Tensor) -> Tensor:
         """Expression (…, genes) of patches (…, dim)."""
@@ -143,7 +144,7 @@ class Miso(Predictor):
                 total, n = total + float(loss.detach()), n + 1
             yield {"epoch": epoch, "loss": total / n}
 
-    def _spot_labels(self, known: CellsOfSpots) -> Iterator[dict[str, float]]:
+    def _spot_labels(self, known: CellsOfSpots) -> Generator[dict[str, float], None, Tensor]:
         """Train the first stages; return what they say of the spots, (spots, genes)."""
         features = known.spot_features()
         slides = known.slide.unique().tolist()

@@ -84,11 +84,11 @@ class TransformerST(Predictor):
         )
         self.gene_head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, n_genes))
 
-    def prepare(self, *, tiles: Tensor, um: Tensor | None = None, grid_xy: Tensor | None = None) -> dict[str, Tensor]:
+    def prepare(self, *, tiles: Tensor, **positions: Tensor) -> dict[str, Tensor]:
         """Mean colour and position of each spot; for the regressor its pixels, 0 … 1, and array position."""
-        if um is not None:
-            return {"colour": tiles.float().mean((1, 2, 3)), "um": um}
-        return {"patches": tiles.flatten(1).float()[None] / 255, "positions": grid_xy[None]}
+        if self.task == "superres":
+            return {"colour": tiles.float().mean((1, 2, 3)), **positions}
+        return {"patches": tiles.flatten(1).float()[None] / 255, "positions": positions["grid_xy"][None]}
 
     def forward(self, patches: Tensor, positions: Tensor) -> Tensor:
         """Expression (1, spots, genes) by the vision transformer.
