@@ -69,7 +69,7 @@ class MatchesDialog(QDialog):
         layout.addWidget(self.query, alignment=Qt.AlignmentFlag.AlignHCenter)
         layout.addWidget(scroll, 1)
         layout.addWidget(QLabel(keys.RESEARCH_USE, wordWrap=True))
-        self.resize(480, 600)
+        self.resize(480, 660)
         self.picker = SpotPicker(viewer, result.grid, self.look_up)
         session.selection_changed.connect(self._selection_changed)
         session.result_removed.connect(self._result_removed)
