@@ -77,14 +77,19 @@ def drift(
 
 
 def _squared_distances(a: Points, b: Points) -> Points:
-    return np.square(a[:, None] - b[None]).sum(-1)
+    from scipy.spatial.distance import cdist
+
+    squared: Points = cdist(a, b, "sqeuclidean")
+    return squared
 
 
 def _largest(kernel: Points, rank: int) -> tuple[Points, Points]:
-    """Eigenvectors (m, rank) and eigenvalues (rank,) of the largest magnitude."""
-    values, vectors = np.linalg.eigh(kernel)
-    kept = np.argsort(np.abs(values))[::-1][:rank]
-    return vectors[:, kept], values[kept]
+    """Eigenvectors (m, rank) and eigenvalues (rank,); a kernel has no negative ones."""
+    from scipy.linalg import eigh
+
+    m = len(kernel)
+    values, vectors = eigh(kernel, subset_by_index=(max(0, m - rank), m - 1))
+    return vectors, values
 
 
 def rigid_fit(source: Points, target: Points) -> Points:
