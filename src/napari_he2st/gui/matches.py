@@ -117,10 +117,10 @@ class MatchesDialog(QDialog):
 
     def _caption(self) -> None:
         """Similarity, section and the current gene of each reference spot; the same of the spot itself."""
-        if self.found is None or self.row is None:
+        if self.found is None or self.row is None or self.result.bundle is None:
             return
-        gene, genes = self.session.gene, self.result.genes
-        column = self.result.bundle.genes.index(gene) if gene in genes else None
+        gene, genes = self.session.gene or "", self.result.bundle.genes
+        column = genes.index(gene) if gene in genes else None
         for number, caption in enumerate(self.captions[: len(self.found.similarity)]):
             lines = [f"{self.found.similarity[number]:.3f}  {self.found.sections[number]}"]
             if column is not None:
