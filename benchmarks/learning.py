@@ -60,7 +60,7 @@ def learn(slug: str, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     start = time.monotonic()
     with Slide.open(sections[-1].slide_path, mpp=opened[-1].grid.mpp) as slide:
         predicted = np.full_like(measured, np.nan)
-        for chunk in predict(bundle, slide, opened[-1].grid, device="cpu"):
+        for chunk in predict(bundle, slide, opened[-1].grid, device="cpu", **settings.get("predict", {})):
             predicted[chunk.index] = chunk.mean
     seconds = (time.monotonic() - start) / len(measured) * 1000
     mse, base = (float(np.nanmean((p - measured) ** 2)) for p in (predicted, np.concatenate(seen).mean(axis=0)))
