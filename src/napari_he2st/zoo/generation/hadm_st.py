@@ -102,7 +102,7 @@ class HaDMST(Predictor):
         super().__init__()
         self.inputs = {
             "features": kinds.Features(encoder=encoder, px=tile_px, mpp=mpp),
-            "grid_xy": kinds.Positions(kind="grid"),
+            "grid_xy": kinds.Positions(kind="lattice"),
             "measured": kinds.Expression(),
         }
         self.n_genes, self.coarse, self.schedule = n_genes, coarse, Schedule.linear(n_steps)
