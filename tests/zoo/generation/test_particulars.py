@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 import torch
 from tests.zoo.generation.test_tiny import N_GENES, N_SPOTS, draw, fit, target_of, tiny
 
@@ -172,3 +173,21 @@ def test_hadm_st_has_a_discriminator_per_gene() -> None:
     other[:, 1] += 1
     same = (judge(maps) == judge(other)).all(dim=3).all(dim=2)[0]
     assert same.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    "ablation",
+    [
+        {"regression": "mse", "gene_identity": False},
+        {"regression": "gaussian_nll", "plain_ablation": True},
+        {"final_loss": "cross_entropy", "shared_modulation": True, "unit_attention": False},
+        {"scale_dims": (2, 6), "scale_weights": (0.0, 1.0)},
+    ],
+)
+def test_genar_ablations_train_and_predict(ablation: dict) -> None:
+    model = tiny("genar", **ablation)
+    target = target_of(model)
+    target[0, 0] = torch.nan
+    losses = [record["loss"] for record in fit(model, target, epochs=20)]
+    assert losses[-1] < losses[0]
+    assert draw(model, N_SPOTS).isfinite().all()
