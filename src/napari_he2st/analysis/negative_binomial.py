@@ -89,7 +89,9 @@ def _dispersion(y: Array, mu: Array) -> float:
     theta = len(y) / float(((y / mu - 1) ** 2).sum())
     for _ in range(_ROUNDS):
         theta = abs(theta)
-        score = digamma(theta + y) - digamma(theta) + np.log(theta) + 1 - np.log(theta + mu) - (y + theta) / (mu + theta)
+        score = (
+            digamma(theta + y) - digamma(theta) + np.log(theta) + 1 - np.log(theta + mu) - (y + theta) / (mu + theta)
+        )
         second = -polygamma(1, theta + y) + polygamma(1, theta) - 1 / theta + 2 / (mu + theta)
         second -= (y + theta) / (mu + theta) ** 2
         step = float(score.sum() / second.sum())
