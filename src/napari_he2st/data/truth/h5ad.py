@@ -64,8 +64,27 @@ def read_file(detection: Detection, name: str, source: Source, *, mpp_source: st
     mpp_source
         Where the pixel size of ``source`` comes from.
     """
+    return section_of(_open(detection.root), detection, name, source, mpp_source=mpp_source)
+
+
+def section_of(adata: AnnData, detection: Detection, name: str, source: Source, *, mpp_source: str) -> Section:
+    """Bring an AnnData object into our schema.
+
+    Parameters
+    ----------
+    adata
+        With positions in ``obsm["spatial"]`` or in columns of ``obs``.
+    detection, name, source
+        As for every reader.
+    mpp_source
+        Where the pixel size of ``source`` comes from.
+
+    Raises
+    ------
+    TruthError
+        There are no positions, no values, or they cannot be what they should be.
+    """
     path = detection.root
-    adata = _open(path)
     missing = [] if source.image is not None else ["slide image"]
     if keys.UNS in adata.uns:
         check_expression(adata)
