@@ -88,8 +88,8 @@ class Match:
 
     def __str__(self) -> str:
         counts = Counter(self.how)
-        said = {"repeat": "repeated", "missing": "missing"}
-        parts = [f"{n} {said.get(how, f'by {how}')}" for how, n in counts.items()]
+        words = {"repeat": "repeated", "missing": "missing"}
+        parts = [f"{n} {words.get(how, f'by {how}')}" for how, n in counts.items()]
         said = f"{len(self.found)} of {len(self.wanted)} genes found: {', '.join(parts)}"
         return said if self.note is None else f"{said}. {self.note}"
 
