@@ -120,3 +120,26 @@ def visium_hd_cells(folder: Path) -> Path:
     (folder / "spatial/scalefactors_json.json").write_text(json.dumps(factors))
     Image.new("RGB", (300, 250), (210, 150, 190)).save(folder / "spatial/tissue_hires_image.png")
     return folder
+
+
+def spots(folder: Path, *, hd: bool) -> Path:
+    """A Space Ranger folder of a few spots, or of bins of 16 µm."""
+    root = folder / "binned_outputs/square_016um" if hd else folder
+    (root / "spatial").mkdir(parents=True)
+    row, column = np.divmod(np.arange(N), 4)
+    column = column if hd else 2 * column + row % 2
+    names = [f"s_016um_{r:05d}_{c:05d}-1" for r, c in zip(row, column, strict=True)] if hd else None
+    names = names or [f"AAAC{i:04d}-1" for i in range(N)]
+    table = pd.DataFrame({"barcode": names, "in_tissue": 1, "array_row": row, "array_col": column})
+    table["pxl_row_in_fullres"] = row * (60.0 if hd else 100 * np.sqrt(3) / 2 / 0.5)
+    table["pxl_col_in_fullres"] = column * (60.0 if hd else 100.0)
+    if hd:
+        table.to_parquet(root / "spatial/tissue_positions.parquet")
+    else:
+        table.to_csv(root / "spatial/tissue_positions.csv", index=False)
+    factors = {"tissue_lowres_scalef": 0.1, "spot_diameter_fullres": 60.0}
+    factors |= {"bin_size_um": 16.0, "microns_per_pixel": 0.2667} if hd else {}
+    (root / "spatial/scalefactors_json.json").write_text(json.dumps(factors))
+    write_10x(root / "filtered_feature_bc_matrix.h5", COUNTS, names, GENES)
+    Image.new("RGB", (90, 80), (210, 150, 190)).save(root / "spatial/tissue_lowres_image.png")
+    return folder

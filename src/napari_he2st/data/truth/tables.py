@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 8 * 1024**3
 """Larger tables are refused, also when a small gzip file unpacks to one."""
 
+_BLOCK = 1 << 20
 _CHUNK_ROWS = 500_000
 _CHUNK_CELLS = 1 << 22  # cells of a table that are parsed at once
 
@@ -34,15 +35,8 @@ def read_bytes(path: Path) -> bytes:
     TruthError
         The file cannot be read, is truncated, empty, or larger than :data:`MAX_BYTES`.
     """
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise TruthError("The file is truncated or damaged", where=path, todo="Download or copy it again") from error
-    except OSError as error:
-        raise TruthError(f"The file cannot be read ({error.strerror or error})", where=path) from error
-    if len(data) > MAX_BYTES:
-        raise TruthError(f"The file unpacks to more than {MAX_BYTES / 1024**3:g} GiB", where=path)
+    with open_table(path) as stream:
+        data = b"".join(iter(lambda: stream.read(_BLOCK), b""))  # reading with the limit at once would allocate it
     if not data.strip():
         raise TruthError("The file is empty", where=path, todo="Download or copy it again")
     return data
