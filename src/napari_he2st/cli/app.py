@@ -14,6 +14,7 @@ from napari_he2st.cli import (
     cache,
     compare,
     console,
+    datasets,
     doctor,
     domains,
     encoders,
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 for _module in (info, models, encoders, predict, impute, train, import_weights, domains, compare, export, doctor):
     app.add_typer(_module.app)
+app.add_typer(datasets.app, name="datasets")
 app.add_typer(cache.app, name="cache")
 
 
