@@ -104,7 +104,7 @@ def train(
     from napari_he2st.engine.train import About
     from napari_he2st.engine.train import train as train_system
 
-    arguments = {**_variant(system, variant), **read_pairs(argument)}
+    arguments = {**variant_arguments(system, variant), **read_pairs(argument)}
     genes = read_genes(Path(panel)).symbols if panel is not None and Path(panel).is_file() else panel
     folds = [str(kind) for kind in fold or []]
     if not holdout and not folds and len(data) > 1:
@@ -132,7 +132,7 @@ def train(
     console.note(f"{output}: {system} for {len(bundle.genes)} genes from {len(sections)} sections.")
 
 
-def _variant(system: str, name: str | None) -> Mapping[str, Any]:
+def variant_arguments(system: str, name: str | None) -> Mapping[str, Any]:
     """Arguments of a variant of a system's card."""
     from napari_he2st.core.registry import unknown_name
     from napari_he2st.zoo.catalogue import card_of
