@@ -17,7 +17,7 @@ from napari_he2st.zoo.base import Expression, Label, Output, Predictor, Recipe, 
 from napari_he2st.zoo.blocks.losses import nan_mse, spot_pcc_loss
 from napari_he2st.zoo.blocks.rasters import owner_sum
 from napari_he2st.zoo.blocks.vit import join_heads, split_heads
-from napari_he2st.zoo.encoders.build import Encoder, spec_of, published_network
+from napari_he2st.zoo.encoders.build import Encoder, published_network, spec_of
 from napari_he2st.zoo.inputs import RegionImage
 
 _PCC_WEIGHT = 0.5
