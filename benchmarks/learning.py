@@ -26,9 +26,11 @@ from numpy.typing import NDArray
 from napari_he2st.analysis.metrics import METRICS
 from napari_he2st.data.slides import Slide
 from napari_he2st.data.truth import Section, read_section
+from napari_he2st.engine.features import Given
 from napari_he2st.engine.predict import predict
 from napari_he2st.engine.train import train
 from napari_he2st.engine.training_data import TrainingSection, expression_target
+from napari_he2st.zoo.bundle import Bundle
 from napari_he2st.zoo.catalogue import card_of, system
 
 SETTINGS = Path(__file__).with_name("learning.toml")
@@ -64,9 +66,7 @@ def learn(slug: str, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     *seen, measured = (expression_target(s, bundle.genes, spec, fitted).numpy() for s in opened)
     start = time.monotonic()
     with Slide.open(sections[-1].slide_path, mpp=opened[-1].grid.mpp) as slide:
-        predicted = np.full_like(measured, np.nan)
-        for chunk in predict(bundle, slide, opened[-1].grid, device="cpu"):
-            predicted[chunk.index] = chunk.mean
+        predicted = prediction_of(bundle, slide, opened[-1], settings)
     seconds = (time.monotonic() - start) / len(measured) * 1000
     mse, base = (float(np.nanmean((p - measured) ** 2)) for p in (predicted, np.concatenate(seen).mean(axis=0)))
     pcc, p_value = permuted_pcc(predicted, measured)
@@ -92,6 +92,22 @@ def halves(section: Section) -> list[Section]:
     return [
         replace(section, name=f"{section.name}-{i}", adata=section.adata[part].copy()) for i, part in enumerate(parts)
     ]
+
+
+def prediction_of(
+    bundle: Bundle, slide: Slide, section: TrainingSection, settings: dict[str, Any]
+) -> NDArray[np.float32]:
+    """Prediction of a section: from its image; or, for systems that impute genes, in turn from all other genes."""
+    parts = settings.get("impute", 1)
+    predicted = np.full((len(section.grid), len(bundle.genes)), np.nan, dtype=np.float32)
+    for part in range(parts):
+        columns = np.arange(part, len(bundle.genes), parts)
+        genes = [bundle.genes[column] for column in columns]
+        others = section.adata[:, ~section.adata.var_names.isin(genes)] if parts > 1 else None
+        run = {"genes": genes, "given": Given(others), "device": "cpu", **settings.get("predict", {})}
+        for chunk in predict(bundle, slide, section.grid, **run):
+            predicted[np.ix_(chunk.index, columns)] = chunk.mean
+    return predicted
 
 
 def permuted_pcc(predicted: NDArray, measured: NDArray) -> tuple[float, float]:

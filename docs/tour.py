@@ -99,6 +99,34 @@ class Tour:
         self.wait(lambda: result.adata is not None, "the run ends")
         self.result = result
 
+    def live(self) -> None:
+        """Predict what is on screen: the middle at first, coarse and then fine, and on after a pan."""
+        predict = self.dock("Predict")
+        self.wait(lambda: predict.live.toggle.isEnabled(), "the predictor is ready")
+        camera = self.viewer.scene.camera
+        home = camera.center, camera.zoom
+        camera.zoom = 5 * camera.zoom
+        self.idle(1)
+        started, cpu = time.monotonic(), time.process_time()
+        predict.live.toggle.setChecked(True)
+        self.wait(lambda: (self.session.result or "").endswith("live"), "the live map begins")
+        result = self.session.current_result
+        known = lambda: int((result.values[:, 0] == result.values[:, 0]).sum())  # noqa: E731
+        self.wait(lambda: known() > 0, "first colours")
+        print(f"  first colours after {time.monotonic() - started:.2f} s, {time.process_time() - cpu:.2f} s of CPU")
+        self.session.select(gene=GENE)
+        self.keep("live-1-first")
+        self.wait(lambda: not predict.live.watching, "the view is predicted")
+        self.keep("live-2-fine")
+        seen = known()
+        camera.center = (camera.center[0], camera.center[1] - 400, camera.center[2] - 400)
+        self.wait(lambda: known() > seen, "the map follows the pan")
+        self.keep("live-3-panned")
+        predict.live.toggle.setChecked(False)
+        self.wait(lambda: not predict.live.watching, "it stops")
+        self.session.remove_result(result.name)
+        camera.center, camera.zoom = home
+
     def genes(self) -> None:
         """Look at genes, one after another."""
         self.dock("Genes")
@@ -139,7 +167,7 @@ class Tour:
 
     def run(self) -> None:
         """All steps in order."""
-        for step in (self.open, self.predict, self.genes, self.domains, self.compare, self.export):
+        for step in (self.open, self.predict, self.live, self.genes, self.domains, self.compare, self.export):
             started = time.monotonic()
             step()
             print(f"{step.__doc__} {time.monotonic() - started:.0f} s")

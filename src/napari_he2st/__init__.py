@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from napari_he2st.data.slides import Slide as Slide
     from napari_he2st.data.truth import read_truth as read_truth
     from napari_he2st.engine.compare import compare as compare
+    from napari_he2st.engine.impute import impute as impute
     from napari_he2st.engine.predict import predict as predict
     from napari_he2st.engine.predict import predict_slide as predict_slide
     from napari_he2st.engine.segment import segment as segment
@@ -40,6 +41,7 @@ _PUBLIC = {
     "Slide": "data.slides",
     "compare": "engine.compare",
     "export": "data.export",
+    "impute": "engine.impute",
     "load": "zoo.catalogue",
     "models": "zoo.catalogue",
     "predict": "engine.predict",

@@ -16,6 +16,7 @@ from napari_he2st.data.slides.grid import square_grid
 from napari_he2st.engine.estimate import estimate
 from napari_he2st.engine.predict import predict, predict_slide
 from napari_he2st.engine.store import read_store
+from napari_he2st.zoo.inputs import Positions
 
 
 def collect(chunks, n: int, n_genes: int = 3) -> np.ndarray:
@@ -176,5 +177,8 @@ def test_a_finer_grid_shares_the_positions_of_the_trained_one(predictors, bundle
     bundle = bundle_of(predictors.Place)
     fine = square_grid(slide, bundle.manifest.pitch_um / 2, region=Region.box(100, 100, 200, 200))
     values = collect(predict(bundle, slide, fine), len(fine))
-    expected = (fine.index[:, ::-1] - fine.index[:, ::-1].min(axis=0)) // 2
-    np.testing.assert_array_equal(values[:, :2], expected)
+    expected = fine.index[:, ::-1] - fine.index[:, ::-1].min(axis=0)
+    np.testing.assert_array_equal(values[:, :2], expected // 2)
+    bundle.members[0].inputs = {"position": Positions(kind="lattice")}
+    values = collect(predict(bundle, slide, fine), len(fine))
+    np.testing.assert_array_equal(values[:, :2], expected)  # its own

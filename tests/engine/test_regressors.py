@@ -176,3 +176,21 @@ def test_tiles_of_another_size_work_or_are_refused(slug: str, slide: Slide, tmp_
         found = np.concatenate([c.mean for c in predict(bundle, slide, lattice((0, 0), (0, 1)), device="cpu")])
         told = f"{px} px work" if np.isfinite(found).all() else "not finite"
     assert "shape" in told or str(px) in told
+
+
+FINER = [card.slug for card in cards().values() if card.slug in SLUGS and "superres" in card.tasks]
+
+
+@pytest.mark.parametrize("slug", FINER)
+def test_a_finer_pitch_is_super_resolved(slug: str, slide: Slide) -> None:
+    coarse = lattice((0, 0), (0, 1), (1, 0), (1, 1))
+    index = np.stack(np.meshgrid(range(4), range(4), indexing="ij"), -1).reshape(-1, 2).astype(np.intp)
+    xy = coarse.xy[0] + index[:, ::-1] * PITCH_UM / 2 / MPP
+    fine = Grid(xy, PITCH_UM / 2, "square", PITCH_UM / 2, MPP, index, (4, 4), np.ones(16, dtype=bool))
+    values = predicted(tiny(slug), slug, slide, fine)
+    assert np.isfinite(values).all()
+    assert len(np.unique(values.round(6), axis=0)) > len(coarse)
+
+
+def test_systems_that_super_resolve_are_known() -> None:
+    assert {"histogene", "deepspace"} <= set(FINER)

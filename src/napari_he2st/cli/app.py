@@ -14,11 +14,13 @@ from napari_he2st.cli import (
     cache,
     compare,
     console,
+    datasets,
     doctor,
     domains,
     encoders,
     export,
     import_weights,
+    impute,
     info,
     models,
     predict,
@@ -40,8 +42,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (info, models, encoders, predict, train, import_weights, domains, compare, export, doctor):
+for _module in (info, models, encoders, predict, impute, train, import_weights, domains, compare, export, doctor):
     app.add_typer(_module.app)
+app.add_typer(datasets.app, name="datasets")
 app.add_typer(cache.app, name="cache")
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_he2st.core.errors import SlideError
+from napari_he2st.core.errors import SlideError, TruthError
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from napari_he2st.core.types import Nuclei
     from napari_he2st.data.slides import Slide
     from napari_he2st.data.truth import Section
+    from napari_he2st.engine.features import Given
+    from napari_he2st.zoo.bundle import Bundle
 
 
 def open_section(text: str, *, mpp: float | None = None) -> Section:
@@ -54,3 +59,64 @@ def open_slide(text: str, *, mpp: float | None = None) -> Slide:
 def read_expression(text: str) -> AnnData:
     """Expression of a measured section, or of any h5ad file with spot positions, measured or predicted."""
     return open_section(text).adata
+
+
+def read_given(slide: Slide, *, nuclei: Path | None, cells: Path | None, measured: str | None) -> Given:
+    """What the user names beside a slide."""
+    from napari_he2st.engine.features import Given
+
+    return Given(
+        measured=None if measured is None else open_section(measured, mpp=slide.mpp).adata,
+        cells=None if cells is None else _read_cells(cells),
+        nuclei=None if nuclei is None else _read_nuclei(nuclei, slide),
+    )
+
+
+def load_or_fit(model: str, slide: Slide, given: Given, measured: str | None, *, seed: int, device: str) -> Bundle:
+    """A bundle by name or path; or, of a system that learns the slide it predicts, one trained on measured spots."""
+    from napari_he2st.engine.train import train
+    from napari_he2st.zoo.base import Predictor
+    from napari_he2st.zoo.catalogue import cards, load, system
+
+    if measured is None or model not in cards():
+        return load(model)
+    cls = system(model)
+    if not (issubclass(cls, Predictor) and cls.fitted == "slide"):
+        raise TruthError(
+            "This system learns many slides, not the one it predicts", where=model, todo="Train it with he2st train"
+        )
+    section = replace(open_section(measured, mpp=slide.mpp), slide_path=slide.path)
+    return train(model, [section], seed=seed, device=device, given=given)
+
+
+def _read_cells(path: Path) -> AnnData:
+    import anndata
+
+    try:
+        return anndata.read_h5ad(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise TruthError(f"The single cells cannot be read ({error})", where=path, todo="Give an h5ad file") from error
+
+
+def _read_nuclei(path: Path, slide: Slide) -> Nuclei:
+    """Nuclei of a label image that shows the whole slide, at whatever size."""
+    import numpy as np
+
+    from napari_he2st.core.types import Nuclei
+
+    try:
+        if path.suffix.lower() == ".npy":
+            labels = np.load(path, allow_pickle=False)
+        else:
+            from skimage.io import imread
+
+            labels = imread(path)
+    except (OSError, ValueError) as error:
+        raise TruthError(f"The label image cannot be read ({error})", where=path) from error
+    if labels.ndim != 2:
+        raise TruthError(f"A label image has one value per pixel; this has shape {labels.shape}", where=path)
+    mpp = [size * slide.mpp / side for size, side in zip(slide.size, labels.shape[::-1], strict=True)]
+    if abs(mpp[0] - mpp[1]) > 0.01 * mpp[0]:
+        message = f"The label image ({labels.shape[1]} × {labels.shape[0]}) has not the shape of the slide"
+        raise TruthError(message, where=path, todo=f"Give one of {slide.size[0]} × {slide.size[1]} or a fraction of it")
+    return Nuclei.of(labels, mpp[0])

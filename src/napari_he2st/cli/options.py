@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from napari_he2st.core.errors import GeneError, WeightsError
-from napari_he2st.core.types import GeneSet, Region
+from napari_he2st.core.types import GeneSet, Region, Transform
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.", show_default=False)]
 Force = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]
@@ -23,6 +23,23 @@ Mpp = Annotated[
 ]
 Options = Annotated[
     list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="An option of the method; repeatable.")
+]
+
+Nuclei = Annotated[
+    Path | None,
+    typer.Option("--nuclei", help="Label image of the slide's nuclei (TIFF, PNG or NPY), as wide as the slide."),
+]
+Cells = Annotated[
+    Path | None,
+    typer.Option("--cells", help="Single cells with known types and raw counts (h5ad)."),
+]
+Measured = Annotated[
+    str | None,
+    typer.Option("--measured", metavar="SECTION", help="Spots measured on the slide."),
+]
+Samples = Annotated[
+    int | None,
+    typer.Option("--samples", min=1, help="Draws of predictors that draw at random; by default as many as published."),
 ]
 
 
@@ -69,6 +86,17 @@ def read_values(path: Path) -> Any:
         return dict(content) if path.suffix == ".npz" else content
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise WeightsError(f"The file cannot be read as numbers ({error})", where=path) from error
+
+
+def read_transform(path: Path) -> Transform:
+    """The affine map of a file that holds its matrix, 3 × 3; raises WeightsError where it holds something else."""
+    import numpy as np
+
+    matrix = np.asarray(read_values(path), dtype=np.float64)
+    if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or not np.array_equal(matrix[2], [0, 0, 1]):
+        message = f"The file holds an array of shape {matrix.shape}, not an affine 3 × 3 matrix"
+        raise WeightsError(message, where=path, todo="Its last row is 0, 0, 1")
+    return Transform(matrix)
 
 
 def read_box(text: str | None) -> Region | None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from napari_he2st.cli import console
-from napari_he2st.cli.inputs import open_section, open_slide
+from napari_he2st.cli.inputs import load_or_fit, open_section, open_slide, read_given
 from napari_he2st.cli.options import (
+    Cells,
     Device,
     Force,
+    Measured,
     Mpp,
+    Nuclei,
     Options,
     Output,
+    Samples,
     Seed,
     Stain,
     examples,
@@ -39,17 +43,27 @@ app = typer.Typer()
         "he2st predict slide.svs --model starter -o slide.h5ad",
         "he2st predict scan.png --mpp 0.5 --model starter --region 2000,3000,4000,4000 -o corner.h5ad",
         "he2st predict her2st:C5 --spots her2st:C5 --model starter -o C5.h5ad",
+        "he2st predict --slides list.csv --model starter --scheduler local -o predictions",
         "he2st predict slide.svs --model mine.he2st --genes panel.txt --store run.zarr -o slide.h5ad",
     )
 )
 def predict(
-    slide: Annotated[
-        str, typer.Argument(metavar="SLIDE", help="A slide, or a section (its image is taken).", show_default=False)
-    ],
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="A name of he2st models, or a bundle.", show_default=False)
-    ],
     output: Output,
+    slide: Annotated[
+        str | None,
+        typer.Argument(metavar="[SLIDE]", help="A slide, or a section (its image is taken).", show_default=False),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="A name of he2st models, or a bundle.", show_default=False)
+    ] = None,
+    slides: Annotated[
+        Path | None,
+        typer.Option("--slides", help="In place of SLIDE: a CSV file with a column slide; --output is a folder then."),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option("--scheduler", metavar="ADDRESS", help="With --slides: tcp://… of a dask scheduler, or local."),
+    ] = None,
     mpp: Mpp = None,
     spots: Annotated[
         str | None, typer.Option("--spots", metavar="SECTION", help="Predict at the spots of this measured section.")
@@ -69,45 +83,55 @@ def predict(
     store: Annotated[
         Path | None, typer.Option("--store", help="Folder that keeps the run, so that it can go on after a stop.")
     ] = None,
-    measured: Annotated[
-        str | None,
-        typer.Option("--measured", metavar="SECTION", help="Spots measured on this slide, for models that use some."),
-    ] = None,
-    samples: Annotated[
-        int | None,
-        typer.Option("--samples", min=1, help="Draws of models that draw at random; by default as many as published."),
-    ] = None,
+    nuclei: Nuclei = None,
+    cells: Cells = None,
+    measured: Measured = None,
+    samples: Samples = None,
     device: Device = "auto",
     seed: Seed = 0,
     option: Options = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what the run would cost.")] = False,
     force: Force = False,
 ) -> None:
     """Predict gene expression from an H&E slide and write it as h5ad.
 
-    A run that was stopped goes on where it was when the same command is given again.
+    A run that was stopped goes on where it was when the same command is given again. A system that learns the
+    slide it predicts is trained on the --measured spots first. With --slides, many slides are predicted at their
+    predictors' pitch, on a cluster if there is a --scheduler; columns model, output, mpp and pitch_um are optional.
     """
     from napari_he2st.core.atomic import check_output
     from napari_he2st.core.schema import facts_of
     from napari_he2st.data.export import export
-    from napari_he2st.engine.features import Given
-    from napari_he2st.engine.predict import predict_slide
-    from napari_he2st.zoo.catalogue import load
+    from napari_he2st.engine.estimate import estimate
+    from napari_he2st.engine.predict import predict_slide, tissue_grid
 
     area, options = read_box(region), read_pairs(option)
     panel = None if genes is None else read_genes(genes).symbols
+    if slides is not None and slide is None:
+        run = {"genes": panel, "device": device, "seed": seed, "options": options, "n_samples": samples}
+        _predict_many(slides, output, model, scheduler, force=force, run=run)
+        return
+    if slide is None or slides is not None or model is None:
+        message = "Name a SLIDE and its --model, or a list with --slides"
+        raise typer.BadParameter(message)
     check_output(output, force=force)
-    bundle = load(model)
+    kept = store or output.with_name(f"{output.name}.partial")
     section = None if spots is None else open_section(spots, mpp=mpp)
     if section is not None and mpp is None:  # the spots' positions are in pixels of this size
         mpp = facts_of(section.adata)["mpp"]
-    kept = store or output.with_name(f"{output.name}.partial")
     try:
         with open_slide(slide, mpp=mpp) as image, console.Bar() as bar:
+            given = read_given(image, nuclei=nuclei, cells=cells, measured=measured)
+            bundle = load_or_fit(model, image, given, measured, seed=seed, device=device)
+            grid = tissue_grid(bundle, image, pitch, given) if section is None else _spots_of(section, image)
+            if plan:
+                where: dict[str, Any] = {"region": area, "device": device, "genes": panel}
+                console.print_fields(estimate(bundle, image, grid, n_samples=samples, given=given, **where).facts())
+                return
             adata = predict_slide(
                 bundle,
                 image,
-                grid=None if section is None else _spots_of(section, image),
-                pitch_um=pitch,
+                grid=grid,
                 region=area,
                 genes=panel,
                 store=kept,
@@ -116,7 +140,7 @@ def predict(
                 n_samples=samples,
                 options=options,
                 stain=stain,
-                given=Given(None if measured is None else open_section(measured, mpp=mpp).adata),
+                given=given,
                 control=bar,
             )
             export(adata, "h5ad", output, force=force, slide=image)
@@ -125,6 +149,9 @@ def predict(
         raise typer.Exit(130) from None
     if store is None:
         shutil.rmtree(kept)
+    unreadable = adata.uns[keys.UNS]["unreadable_spots"]
+    if unreadable:
+        console.warn(f"{unreadable:,} of {adata.n_obs:,} spots could not be read; they are unknown in the result.")
     console.note(f"{output}: {adata.n_obs} spots × {adata.n_vars} genes. {keys.RESEARCH_USE}")
 
 
@@ -138,3 +165,22 @@ def _spots_of(section: Section, slide: Slide) -> Grid:
     if fit.message:
         console.warn(fit.message)
     return grid_of(section.adata)
+
+
+def _predict_many(
+    table: Path, folder: Path, model: str | None, scheduler: str | None, *, force: bool, run: dict[str, Any]
+) -> None:
+    """Predict the slides of a list, and say of each when it is done."""
+    from napari_he2st.core.atomic import check_output
+    from napari_he2st.engine.cohort import read_jobs, run_jobs
+
+    jobs = read_jobs(table, folder, model=model)
+    for job in jobs:
+        check_output(job.output, force=force)
+    try:
+        with console.Bar() as bar:
+            for job, adata in run_jobs(jobs, scheduler=scheduler, control=bar, **run):
+                console.note(f"{job.output}: {adata.n_obs} spots × {adata.n_vars} genes. {keys.RESEARCH_USE}")
+    except (KeyboardInterrupt, Cancelled):
+        console.note(f"Stopped. What is done is kept in {folder}: the same command goes on from there.")
+        raise typer.Exit(130) from None

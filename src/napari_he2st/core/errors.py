@@ -43,6 +43,10 @@ class TruthError(He2stError):
     """Measured spatial transcriptomics cannot be read, or does not fit."""
 
 
+class MissingTruthMppError(MissingMppError, TruthError):
+    """A measured section does not say how large the pixels are in which its positions are given."""
+
+
 class SchemaError(He2stError):
     """An AnnData object does not follow the schema of :mod:`napari_he2st.core.schema`."""
 

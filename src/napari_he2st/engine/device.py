@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from napari_he2st.core.errors import ModelError
+
+_LOST = ("CUDA error", "MPS backend", "HIP error", "cuDNN error", "CUDNN")
+"""How torch begins what it says of a device that fails."""
 
 _AUTO_BATCH = {"cpu": 16, "mps": 64, "cuda": 256}
 
@@ -36,6 +40,26 @@ def choose_device(name: str = "auto") -> torch.device:
 def auto_batch_size(device: torch.device) -> int:
     """A batch size that suits most tile models on a device."""
     return _AUTO_BATCH.get(device.type, 16)
+
+
+@contextmanager
+def device_errors(device: torch.device) -> Iterator[None]:
+    """Say in words that a device stopped working.
+
+    Raises
+    ------
+    ModelError
+        In place of what torch raises when the driver fails or the device is gone.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if not str(error).startswith(_LOST):
+            raise
+        message = f"The device {device} stopped working ({str(error).splitlines()[0]})"
+        raise ModelError(message, todo="Finished batches are kept: run again, with --device cpu if need be") from error
 
 
 class Halving:

@@ -12,6 +12,8 @@ from napari_he2st.engine.device import choose_device
 from napari_he2st.engine.features import NOTHING_GIVEN, Given
 from napari_he2st.engine.predict import gene_columns, rows_in_order
 from napari_he2st.engine.run import Runner, Settings
+from napari_he2st.engine.sampling import draws_of
+from napari_he2st.engine.store import disk_bytes
 
 if TYPE_CHECKING:
     from napari_he2st.data.slides import Slide
@@ -39,6 +41,12 @@ class Estimate:
     memory_bytes: int
     disk_bytes: int
 
+    def facts(self) -> dict[str, str]:
+        """In words."""
+        minutes = f"about {self.seconds / 60:.1f} min" if self.seconds >= 60 else f"about {self.seconds:.0f} s"
+        sizes = {"memory": self.memory_bytes, "disk": self.disk_bytes}
+        return {"tiles": f"{self.tiles:,}", "time": minutes, **{k: f"{v / 1e6:,.1f} MB" for k, v in sizes.items()}}
+
 
 def estimate(
     bundle: Bundle,
@@ -48,6 +56,7 @@ def estimate(
     region: Region | None = None,
     device: str = "auto",
     genes: Sequence[str] | None = None,
+    n_samples: int | None = None,
     given: Given = NOTHING_GIVEN,
     probe_tiles: int = 16,
 ) -> Estimate:
@@ -56,10 +65,13 @@ def estimate(
     columns = gene_columns(bundle, genes)
     middle = rows[len(rows) // 2 :][: 2 * probe_tiles]
     size = max(1, len(middle) // 2)
-    runner = Runner(bundle, slide, grid, middle, choose_device(device), columns, Settings(given=given), size)
+    runner = Runner(
+        bundle, slide, grid, middle, choose_device(device), columns, Settings(n_samples=n_samples, given=given), size
+    )
     list(runner.run(runner.plan[:1]))  # warms up
     start = time.perf_counter()
     done = sum(len(chunk.index) for chunk in runner.run(runner.plan[-1:]))
     per_tile = (time.perf_counter() - start) / done
-    n_bytes = len(rows) * len(columns) * 4
-    return Estimate(len(rows), per_tile * len(rows), n_bytes, n_bytes)
+    spread = len(bundle.members) * draws_of(bundle.members[0], n_samples) > 1
+    memory = len(rows) * len(columns) * 4 * (2 if spread else 1)
+    return Estimate(len(rows), per_tile * len(rows), memory, disk_bytes(len(grid), len(columns), spread=spread))

@@ -69,9 +69,9 @@ class LiveMap:
         self._coarse = np.zeros(len(self._speaker), dtype=bool)
 
     @classmethod
-    def over(cls, bundle: Bundle, slide: Slide, mask: TissueMask) -> LiveMap:
-        """A map of all tissue, at the predictor's pitch or the finest multiple of it that fits into memory."""
-        pitch_um = bundle.manifest.pitch_um
+    def over(cls, bundle: Bundle, slide: Slide, mask: TissueMask, pitch_um: float | None = None) -> LiveMap:
+        """A map of all tissue, at the predictor's or the given pitch, or twice that and so on until it fits memory."""
+        pitch_um = pitch_um or bundle.manifest.pitch_um
         grid = square_grid(slide, pitch_um, mask=mask)
         while len(grid) * len(bundle.genes) * 4 > MAX_BYTES:
             pitch_um *= 2

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_he2st.core import keys
 from napari_he2st.core.errors import GeneError, ModelError
 from napari_he2st.core.geometry import inside_polygon
 from napari_he2st.core.progress import Control
@@ -43,6 +44,7 @@ def predict(
     batch_size: int | Literal["auto"] = "auto",
     region: Region | None = None,
     order: Order = "raster",
+    rows: NDArray[np.intp] | None = None,
     store: str | Path | None = None,
     genes: Sequence[str] | None = None,
     seed: int = 0,
@@ -68,6 +70,8 @@ def predict(
         Predict only spots inside.
     order
         ``"raster"``, or ``"centre"``: from the middle of the region outwards.
+    rows
+        In place of region and order: the grid rows to predict, in their order.
     store
         Folder into which results stream; a run that was stopped there goes on where it ended, and the
         batches that were finished are yielded first.
@@ -105,13 +109,13 @@ def predict(
     control = control or Control()
     where = choose_device(device)
     columns = gene_columns(bundle, genes)
-    rows = rows_in_order(grid, region, order)
+    rows = rows_in_order(grid, region, order) if rows is None else rows
     _check_own_slide(bundle, slide)
     size = auto_batch_size(where) if batch_size == "auto" else batch_size
     with ExitStack() as stack:
         target = None
         if store is not None:
-            facts = {
+            facts: dict[str, Any] = {
                 "bundle": bundle.id,
                 "bundle_sha256": bundle.sha256,
                 "slide_fingerprint": slide.fingerprint,
@@ -125,7 +129,8 @@ def predict(
                 "batch_size": size,
             }
             panel = [bundle.genes[i] for i in columns]
-            target = stack.enter_context(Store.open_run(store, grid, panel, rows, facts))
+            spread = len(bundle.members) * facts["n_samples"] > 1
+            target = stack.enter_context(Store.open_run(store, grid, panel, rows, facts, spread=spread))
             size = target.batch_size
         runner = Runner(bundle, slide, grid, rows, where, columns, Settings(seed, n_samples, options, given), size)
         plan = runner.plan
@@ -170,7 +175,8 @@ def predict_slide(
     Returns
     -------
     AnnData
-        In the schema of :mod:`napari_he2st.core.schema`; spots outside the region are left out.
+        In the schema of :mod:`napari_he2st.core.schema`; spots outside the region are left out. How many could not
+        be read is in ``uns["he2st"]["unreadable_spots"]``.
     """
     bundle = load(bundle) if isinstance(bundle, str | Path) else bundle
     grid = tissue_grid(bundle, slide, pitch_um, given) if grid is None else grid
@@ -185,7 +191,9 @@ def predict_slide(
         if chunk.std is not None:
             spread = np.full_like(values, np.nan) if spread is None else spread
             spread[chunk.index] = chunk.std
-    return to_adata(bundle, slide, grid, values, genes=kept, std=spread, seed=seed, device=str(choose_device(device)))
+    adata = to_adata(bundle, slide, grid, values, genes=kept, std=spread, seed=seed, device=str(choose_device(device)))
+    adata.uns[keys.UNS]["unreadable_spots"] = int(np.isnan(values).all(axis=1).sum())
+    return adata
 
 
 def tissue_grid(bundle: Bundle, slide: Slide, pitch_um: float | None = None, given: Given = NOTHING_GIVEN) -> Grid:

@@ -83,9 +83,10 @@ def to_adata(
 
 
 def result_facts(bundle: Bundle, genes: Sequence[str] | None = None) -> dict[str, Any]:
-    """What a :class:`~napari_he2st.engine.session.Result` of this bundle shows: scale and held-out scores."""
+    """What a :class:`~napari_he2st.engine.session.Result` has of its bundle, scale and held-out scores among it."""
     kept = list(bundle.genes if genes is None else genes)
     return {
+        "bundle": bundle,
         "scale": bundle.manifest.scale,
         "scores": np.asarray([bundle.scores.get(g, np.nan) for g in kept], dtype=np.float32),
     }

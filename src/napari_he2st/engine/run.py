@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_he2st.core.errors import ModelError
 from napari_he2st.core.types import Chunk, Grid
-from napari_he2st.engine.device import Halving
+from napari_he2st.engine.device import Halving, device_errors
 from napari_he2st.engine.features import NOTHING_GIVEN, Given, Scene
 from napari_he2st.engine.inputs import Supply
 from napari_he2st.engine.regions import Geometry, Layout, pool_by_owner
@@ -133,7 +133,17 @@ class Runner:
         return windows(self._grid, rows, self._model.max_spots, steps)
 
     def run(self, plan: list[Window]) -> Iterator[Chunk]:
-        """Chunks of some of the plan's windows, in their order."""
+        """Chunks of some of the plan's windows, in their order.
+
+        Raises
+        ------
+        ModelError
+            The model returned something unusable, or its device stopped working.
+        """
+        with device_errors(self._scene.device):
+            yield from self._run(plan)
+
+    def _run(self, plan: list[Window]) -> Iterator[Chunk]:
         if self._layout is not None:
             yield from self._regions(plan, self._layout)
         elif isinstance(self._model.unit, Spots):

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_he2st.analysis.domains import DOMAIN_METHODS
+from napari_he2st.analysis.domains.embedding import by_size, check_request
 from napari_he2st.analysis.metrics.pairs import blocks
 from napari_he2st.analysis.normalise import logged
 from napari_he2st.core import keys
-from napari_he2st.core.errors import SchemaError
-from napari_he2st.core.registry import unknown_name
+from napari_he2st.core.errors import He2stError, SchemaError
 from napari_he2st.core.schema import check_expression, facts_of
 from napari_he2st.core.types import Domains
+from napari_he2st.engine.methods import method as find_method
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+    from napari_he2st.core.progress import Progress
+    from napari_he2st.data.slides import Slide
+    from napari_he2st.zoo.base import DomainMethod
+
 
 def segment(
-    adata: AnnData, method: str = "leiden", *, n_domains: int | None = None, seed: int = 0, **options: Any
+    adata: AnnData,
+    method: str = "leiden",
+    *,
+    n_domains: int | None = None,
+    seed: int = 0,
+    on: str = "expression",
+    slide: Slide | None = None,
+    cells: tuple[NDArray, NDArray] | None = None,
+    variant: str = "default",
+    device: str = "auto",
+    progress: Progress | None = None,
+    **options: Any,
 ) -> Domains:
     """Group the spots of predicted or measured expression into tissue domains.
 
@@ -31,28 +47,91 @@ def segment(
     adata
         Expression in our schema; it is not changed, see :func:`write_domains`.
     method
-        Name of a domain method.
+        Name of a generic or published domain method.
     n_domains
         How many domains, or None where the method finds the number itself.
     seed
         Start of the random numbers: the same seed gives the same domains.
+    on
+        What a generic method groups spots by: ``"expression"``, or the name of an encoder, whose features of the
+        tile around each spot are then taken.
+    slide
+        The slide the section lies on, for encoders and for methods that see tiles.
+    cells
+        Positions (x, y) in level-0 pixels and kinds of single nuclei, for methods that know what to do with them.
+    variant
+        Named settings of a published method.
+    device
+        Where tiles are encoded.
+    progress
+        Told of the steps; a method can be stopped there.
     options
         The method's own options.
 
     Raises
     ------
     UnknownNameError
-        There is no such method or option.
+        There is no such method, variant or option.
     He2stError
         The spots cannot be grouped this way.
     """
-    entry = DOMAIN_METHODS[method]
-    for name in options:
-        if name not in entry.options:
-            raise unknown_name(f"option of {method}", name, list(entry.options))
+    chosen = find_method("domains", method)
+    if chosen.entry is None:
+        if on != "expression":
+            raise He2stError(f"{method} decides itself what it groups by", where=f"on={on}", todo="Use leiden")
+        system: Any = chosen.build(options, variant)
+        return _fitted(system, adata, method, n_domains, seed, options, slide, cells, device, progress)
+    chosen.check(options)
     check_expression(adata)
-    domains: Domains = entry.function(adata, n_domains=n_domains, seed=seed, **options)
-    return domains
+    if on != "expression":
+        if slide is None:
+            raise He2stError("There is no slide to take tiles from", where=f"on={on}", todo="Open the section's slide")
+        from napari_he2st.engine.fitted import encoder_features
+
+        adata = encoder_features(adata, slide, on, device=device, progress=progress)
+    domains: Domains = chosen.entry.function(adata, n_domains=n_domains, seed=seed, **options)
+    return domains if on == "expression" else replace(domains, params={**domains.params, "on": on})
+
+
+def _fitted(
+    system: DomainMethod,
+    adata: AnnData,
+    method: str,
+    n_domains: int | None,
+    seed: int,
+    options: dict[str, Any],
+    slide: Slide | None,
+    cells: tuple[NDArray, NDArray] | None,
+    device: str,
+    progress: Progress | None,
+) -> Domains:
+    """Domains by a published method, numbered by falling size; −1 where a spot has no expression."""
+    from napari_he2st.engine.fitted import prepare_section, seeded, supply
+
+    section = prepare_section(adata)
+    kept, n = section.kept, section.adata.n_obs
+    check_request(n_domains, n)
+    params = {"method": method, "seed": seed, **options, **section.report}
+    if n_domains == 1:
+        return Domains(np.where(kept, 0, -1).astype(np.intp), {**params, "n_domains": 1})
+    system.progress = progress
+    inputs = supply(system, adata, kept, slide=slide, device=device, cells=cells, progress=progress)
+    seen = [name for name, value in inputs.items() if value is not None]
+    try:
+        with seeded(seed):
+            found = system.segment(section.adata, n_domains=n_domains, seed=seed, **inputs)
+    except np.linalg.LinAlgError as error:
+        message = f"{method} cannot group these spots ({error})"
+        raise He2stError(message, todo="Use fewer domains or another method") from error
+    labels = np.full(adata.n_obs, -1, dtype=np.intp)
+    labels[kept] = by_size(found.labels)
+    embedding = None
+    if found.embedding is not None:
+        embedding = np.full((adata.n_obs, found.embedding.shape[1]), np.nan, dtype=np.float32)
+        embedding[kept] = found.embedding
+    if seen:
+        params["inputs"] = "+".join(seen)
+    return Domains(labels, {**params, **found.params, "n_domains": int(labels.max()) + 1}, embedding)
 
 
 def write_domains(adata: AnnData, domains: Domains) -> None:

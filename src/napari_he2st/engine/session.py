@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from napari_he2st.data.slides import Slide
     from napari_he2st.data.slides.tissue import TissueMask
     from napari_he2st.engine.compare import Comparison
+    from napari_he2st.zoo.bundle import Bundle
 
 
 @dataclass(eq=False)
@@ -67,6 +68,8 @@ class Result:
         What the user has to know when reading it, such as an organ that does not fit.
     std
         Spread, of the same shape as ``values``, or None.
+    bundle
+        The predictor it was made with in this session, or None.
     """
 
     name: str
@@ -80,6 +83,7 @@ class Result:
     adata: AnnData | None = None
     warnings: list[str] = field(default_factory=list)
     std: NDArray[np.float32] | None = None
+    bundle: Bundle | None = None
 
     @property
     def title(self) -> str:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Iterator
@@ -74,7 +75,14 @@ class Store:
 
     @classmethod
     def open_run(
-        cls, folder: str | Path, grid: Grid, genes: list[str], rows: NDArray[np.intp], plan: dict[str, Any]
+        cls,
+        folder: str | Path,
+        grid: Grid,
+        genes: list[str],
+        rows: NDArray[np.intp],
+        plan: dict[str, Any],
+        *,
+        spread: bool = False,
     ) -> Store:
         """Create a store, or open the one of the same run to go on with it.
 
@@ -86,11 +94,13 @@ class Store:
             Spots, panel, and the grid rows that the run predicts.
         plan
             Everything else that decides the result, ``batch_size`` included; JSON values.
+        spread
+            Whether a standard deviation comes with every value.
 
         Raises
         ------
         StoreError
-            The folder holds something else or another run, or another process writes to it.
+            The folder holds something else or another run, another process writes to it, or the disk is too small.
         """
         path = Path(folder)
         manifest = {**plan, "genes": genes, "spots": len(grid), "run_sha256": _run_hash(grid, rows), "sealed": []}
@@ -105,6 +115,7 @@ class Store:
                 manifest = stored
             else:
                 _create(path, grid, manifest)
+            _check_room(path, disk_bytes(len(grid), len(genes), spread=spread))
             return cls(path, manifest, rows, lock)
         except BaseException:
             lock.close()
@@ -234,6 +245,21 @@ class Store:
         self._manifest["sealed"] = sorted({*self._manifest["sealed"], shard})
         _write_manifest(self._folder, self._manifest)
         self._journal(shard).unlink()
+
+
+def disk_bytes(n_spots: int, n_genes: int, *, spread: bool = False) -> int:
+    """Disk space that a store takes at most: its arrays, and the journals of the shards that are not complete."""
+    arrays = 2 if spread else 1
+    return arrays * n_genes * 4 * (n_spots + min(n_spots, SHARD_ROWS))
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    """Refuse a run that would fill the disk."""
+    there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    free = shutil.disk_usage(folder).free
+    if needed - there > free:
+        message = f"The run needs {(needed - there) / 1e9:.2g} GB on disk, and {free / 1e9:.2g} GB are free"
+        raise StoreError(message, where=folder, todo="Free disk space, keep fewer genes, or choose a coarser pitch")
 
 
 def read_store(folder: str | Path) -> tuple[Grid, list[str], zarr.Array, dict[str, Any]]:

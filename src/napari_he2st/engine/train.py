@@ -367,8 +367,9 @@ def _mean_known(scores: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def _tile_px(model: Predictor) -> int:
-    """Width of the widest tile that a model sees."""
-    return max((spec.px for spec in model.inputs.values() if hasattr(spec, "px")), default=0)
+    """Width of the widest tile or region that a model sees."""
+    sizes = [getattr(spec, "px", None) for spec in (*model.inputs.values(), model.unit)]
+    return max((px for px in sizes if px), default=0)
 
 
 def _bundle(

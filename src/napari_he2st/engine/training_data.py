@@ -71,11 +71,13 @@ class TrainingSection:
         return cls(section.name, section.patient or section.name, section.adata, slide, grid, given)
 
     def counts(self, genes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Counts of a panel, float64 (n, genes), and library size over all measured genes, (n,)."""
+        """Counts of a panel, float64 (n, genes), NaN where unmeasured, and library size over all measured genes."""
         counts = self.adata.layers[keys.COUNTS]
-        panel = counts[:, self.adata.var_names.get_indexer(list(genes))]
-        panel = panel.toarray() if hasattr(panel, "toarray") else np.asarray(panel)
-        return panel.astype(np.float64), np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+        column = self.adata.var_names.get_indexer(list(genes))
+        panel = counts[:, column]
+        panel = (panel.toarray() if hasattr(panel, "toarray") else np.asarray(panel)).astype(np.float64)
+        panel[:, column < 0] = np.nan
+        return panel, np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
 
 
 @dataclass(eq=False)

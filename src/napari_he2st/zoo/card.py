@@ -16,12 +16,13 @@ TASKS: Mapping[str, str] = {
     "retrieval": "expression of spots, by similar reference spots",
     "generation": "expression of spots, drawn from a generative model",
     "superres": "expression below the size of a spot",
+    "imputation": "expression of sections beside measured ones",
     "cells": "expression or types of single cells",
     "slide_level": "expression, mutations or subtypes of a whole slide",
     "domains": "tissue domains",
     "alignment": "registration of sections",
 }
-"""Task → what a system of that task gives; the folders of the zoo."""
+"""Task → what a system of that task gives. A system lives in the folder of its first task."""
 
 Status = Literal["reproduced", "ported", "described", "unavailable", "baseline"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_he2st.core.errors import ModelError, UnknownNameError
-from napari_he2st.core.registry import unknown_name
+from napari_he2st.core.registry import Entry, Registry, unknown_name
 from napari_he2st.zoo.card import TASKS, Card, read_card
 from napari_he2st.zoo.guard import preload_triton
 from napari_he2st.zoo.manifest import FILE_NAME, Manifest, read_manifest
@@ -84,7 +84,7 @@ def models(task: str | None = None) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        Keys of each: ``slug``, ``kind`` (``"bundle"`` or ``"system"``), ``title``, ``tasks``, ``year``,
+        Keys of each: ``slug``, ``kind`` (``"bundle"``, ``"system"`` or ``"generic"``), ``title``, ``tasks``, ``year``,
         ``status``, ``inputs``, ``output``, ``licence``, ``weights`` (``"included"``, ``"none"``, or how the
         published ones are gated), ``organs``, ``species``, ``genes`` (their number, None before training),
         ``system``, ``reason``, ``fitted``, ``variants`` (their names).
@@ -98,7 +98,24 @@ def models(task: str | None = None) -> list[dict[str, Any]]:
         raise unknown_name("task", task, list(TASKS))
     rows = [bundle_row(name, read_manifest(folder)) for name, folder in bundles().items()]
     rows += [_system_row(card) for card in cards().values()]
+    rows += [_generic_row(entry, kind) for kind, registry in _generic().items() for entry in registry]
     return [row for row in rows if task is None or task in row["tasks"]]
+
+
+def _generic() -> dict[str, Registry]:
+    """Methods that are nobody's publication, by task."""
+    from napari_he2st.analysis.alignment import ALIGNMENT_METHODS
+    from napari_he2st.analysis.domains import DOMAIN_METHODS
+
+    return {"domains": DOMAIN_METHODS, "alignment": ALIGNMENT_METHODS}
+
+
+def _generic_row(entry: Entry, task: str) -> dict[str, Any]:
+    blank = dict.fromkeys(("year", "genes", "system"))
+    text = {"status": "generic", "licence": "", "weights": "none", "inputs": "see description", "reason": ""}
+    lists: dict[str, list[str]] = {"organs": [], "species": []}
+    about = {"slug": entry.name, "kind": "generic", "title": entry.description, "tasks": [task], "output": TASKS[task]}
+    return {**about, **blank, **text, **lists}
 
 
 def _system_row(card: Card) -> dict[str, Any]:

@@ -49,10 +49,12 @@ class Positions(Input):
     """Position of each spot.
 
     ``"um"``: micrometres (x, y), float32. ``"grid"``: integer array position (column, row), int64, from 0
-    at the first occupied row and column; above ``bins`` positions the engine runs in windows.
+    at the first occupied row and column, in steps of the pitch the predictor was trained at, so that several spots
+    of a finer grid share one; above ``bins`` positions the engine runs in windows. ``"lattice"``: the same in
+    steps of the grid itself, so that each spot has its own.
     """
 
-    kind: Literal["um", "grid"] = "grid"
+    kind: Literal["um", "grid", "lattice"] = "grid"
     bins: int | None = None
 
 

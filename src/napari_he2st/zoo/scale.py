@@ -240,8 +240,8 @@ class LogSharePanel(LogShare):
         return super().fit(counts)
 
     def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
-        """ln((1 + count) / sum of (1 + count))."""
-        return super().transform(counts, fitted)
+        """ln((1 + count) / sum of (1 + count)); nothing has to be fitted."""
+        return super().transform(counts, self.fit(counts))
 
 
 class ZLog1p(Scale):

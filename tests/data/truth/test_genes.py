@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_he2st.core.errors import GeneError
-from napari_he2st.data.truth.genes import match_genes, without_version
+from napari_he2st.data.truth.genes import match_genes, species_of, without_version
 
 
 @pytest.fixture
@@ -82,3 +82,30 @@ def test_indices_point_at_the_wanted_genes(wanted):
     for name, index in zip(wanted, match.indices, strict=True):
         assert index == -1 or var.index[index].upper() == name.upper()
     assert len(np.unique(match.found)) == len(match.found) == len({n for n in wanted if n != "D"})
+
+
+@pytest.mark.parametrize(
+    ("names", "species"),
+    [
+        (["GAPDH", "ERBB2", "CD3E", "C1orf54"], "human"),
+        (["Gapdh", "Erbb2", "Cd3e", "4933401J01Rik"], "mouse"),
+        (["ENSG00000111640.15", "ENSG00000141736", "ENSG00000198851"], "human"),
+        (["ENSMUSG00000057666", "ENSMUSG00000062312.3", "ENSMUSG00000032093"], "mouse"),
+        (["GRCh38_GAPDH", "GRCh38_ERBB2", "GRCh38_CD3E"], "human"),
+        (["GAPDH", "Gapdh", "ERBB2", "Erbb2", "CD3E", "Cd3e"], None),
+        (["GAPDH"], None),
+    ],
+)
+def test_species(names, species):
+    assert species_of(names) == species
+
+
+def test_mixed_names_and_another_species_are_said():
+    var = pd.DataFrame({"ensembl": ["ENSMUSG00000057666", "ENSMUSG00000062312", "ENSMUSG00000032093"]})
+    var.index = ["Gapdh", "Erbb2", "Cd3e"]
+    match = match_genes(["GAPDH", "ERBB2", "CD3E", "MUC1"], var)
+    assert match.how == ("letter case", "letter case", "letter case", "missing")
+    assert "look human, the data mouse" in str(match)
+    mixed = match_genes(["Gapdh", "ENSMUSG00000062312.9", "mm10_Cd3e", "Gapdh"], var)
+    assert mixed.how == ("symbol", "ensembl", "symbol", "repeat")
+    assert mixed.note is None

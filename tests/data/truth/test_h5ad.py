@@ -165,7 +165,7 @@ def _two_libraries(adata):
 
 
 def _flat(adata):
-    adata.obsm["spatial"] = np.zeros((30, 3))
+    adata.obsm["spatial"] = np.zeros((30, 1))
 
 
 def _no_positions(adata):
@@ -194,7 +194,7 @@ BAD = {
     _nan_position: "1 spots have no position",
     _one_place: "no distance from each other",
     _two_libraries: "mixes 2 sections",
-    _flat: r"shape \(25, 3\)",
+    _flat: r"shape \(25, 1\)",
     _no_positions: r"no spot positions.*obsm holds nothing",
     _beside: "no spots",
     _no_values: "no values",

@@ -71,8 +71,8 @@ def test_layout_can_be_given(legacy, visium):
     assert read_section(root, layout="legacy_st").layout == "legacy_st"
     with pytest.raises(TruthError, match="layout is not visium"):
         read_section(root, layout="visium")
-    with pytest.raises(UnknownNameError, match="no layout named 'xenium'"):
-        read_section(root, layout="xenium")
+    with pytest.raises(UnknownNameError, match="no layout named 'slideseq'"):
+        read_section(root, layout="slideseq")
 
 
 @pytest.mark.parametrize("option", [{"mpp": 0.0}, {"mpp": float("nan")}, {"image_scale": -1.0}])

@@ -92,7 +92,7 @@ def test_squidpy_sample(he2st_data):
         ("visium_hd_layout_samples/FineST_CRC", "incomplete.*missing filtered_feature_bc_matrix"),
         ("visium_v1_chicken_heart_regions", "incomplete.*missing filtered_feature_bc_matrix"),
         ("visium_hd_layout_samples/VisiumIO", "nothing was counted"),
-        ("xenium_hest_NCBI858_lung/NCBI858.h5ad", "no spot positions"),
+        ("xenium_hest_NCBI858_lung/NCBI858.h5ad", "does not say how large its pixels are"),
     ],
 )
 def test_what_cannot_be_read_says_why(he2st_data, path, message):

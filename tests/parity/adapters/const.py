@@ -7,7 +7,7 @@ from tests.parity.fill import fill_model, inputs_of
 from torch.nn import functional as F
 
 from napari_he2st.analysis.graphs import knn_graph
-from napari_he2st.zoo.blocks.sparse import edges_in, graph_balance, info_nce, propagation, sharpened
+from napari_he2st.zoo.blocks.sparse import divergence, edges_in, graph_balance, info_nce, propagation, sharpened
 from napari_he2st.zoo.domains import const
 
 
@@ -42,7 +42,7 @@ def run(case: dict) -> dict:
         "p": p,
         "loss_gcn": const.graph_loss(found["z"], adjacency, found["mu"], found["logvar"], balance),
         "loss_rec": F.mse_loss(found["rebuilt"], x["x"]),
-        "loss_kl": (p * (p.log() - found["q"].log())).mean(),
+        "loss_kl": divergence(p, found["q"]),
         "proj": model.projection(h),
         "l2l": info_nce(model.project(h), model.project(shuffled), config["tau"]),
     }

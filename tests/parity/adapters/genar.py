@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import torch
 from tests.parity.fill import corner, fill_model, inputs_of
 
@@ -75,12 +76,21 @@ def _network(case: dict, x: dict) -> dict:
         if f"logits_scale{i}" in wanted
     }
     for name, like in wanted.items():
-        if name in out:
-            continue
-        if re.search("gauss", name) and like.ndim:
-            out[name] = corner(gaussian_tokens(counts, model.vocabulary, *model.sigma), like)
-        elif re.search("loss", name):  # of another objective on the same network
-            mode = "cross_entropy" if re.search("cross|ce", name) else "gaussian_kl"
-            other = build({"use_gene_identity": identity, **case["config"]}, final_loss_mode=mode)
-            out[name] = other.scale_losses(outputs, counts)[-1]
+        if name not in out:
+            out[name] = _part(name, like, model, case["config"], x, out, outputs)
     return out
+
+
+def _part(name: str, like: np.ndarray, model: GenAR, config: dict, x: dict, out: dict, outputs: list) -> torch.Tensor:
+    """A further output, told by its name."""
+    counts = x["target_genes"].float()
+    if re.search("ups", name):  # of the embeddings of one scale, as the targets of the next
+        source = next(value for value in x.values() if value.ndim == 3)
+        return model._places(model.scale_dims.index(source.shape[1]) + 1, source, len(source))
+    if re.search("gauss", name) and like.ndim:
+        return corner(gaussian_tokens(counts, model.vocabulary, *model.sigma), like)
+    if re.search("loss", name):  # of another objective on the same network
+        mode = "cross_entropy" if re.search("cross|ce", name) else "gaussian_kl"
+        other = build({"use_gene_identity": hasattr(model, "film_layer"), **config}, final_loss_mode=mode)
+        return other.scale_losses(outputs, counts)[-1]
+    return out["generated" if re.search("gen|infer", name) else "teacher_predictions"]

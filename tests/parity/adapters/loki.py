@@ -8,7 +8,7 @@ from tests.parity.fill import fill_model, inputs_of
 
 from napari_he2st.core.errors import WeightsError
 from napari_he2st.zoo.blocks.bpe import clip_tokeniser
-from napari_he2st.zoo.blocks.point_drift import rigid_fit
+from napari_he2st.zoo.blocks.point_drift import drift, rigid_fit
 from napari_he2st.zoo.blocks.search import similarity_mean
 from napari_he2st.zoo.retrieval.loki import Loki, heat_of_text, percentile_scaled, sentence_genes, share_of_text
 
@@ -26,6 +26,8 @@ def run(case: dict) -> dict:
         return {"tokens": clip_tokeniser()(_texts(case), case["outputs"]["tokens"].shape[1])}
     if "expr" in x:
         return _sentence(case, x)
+    if {"X", "Y"} <= x.keys():
+        return _drift(case, x)
     return _functions(case, x) if "similarity" in x else _network(case, x)
 
 
@@ -89,3 +91,16 @@ def _functions(case: dict, x: dict) -> dict:
         "homography": matrix,
         "homography_applied": source @ matrix[:2, :2].T + matrix[:2, 2],
     }
+
+
+def _drift(case: dict, x: dict) -> dict:
+    """Outputs with ``low`` in their name use the leading eigenvectors of the kernel; ``sigma2`` is the variance."""
+    config = case["config"]
+    options = {name: config[name] for name in ("alpha", "beta", "tolerance", "max_iterations") if name in config}
+    target, source = (x[name].numpy().astype(np.float64) for name in ("X", "Y"))
+    out = {}
+    for name in case["outputs"]:
+        rank = config.get("num_eig", 100) if "low" in name else None
+        moved, variance = drift(target, source, outliers=config.get("w", 0.0), rank=rank, **options)
+        out[name] = variance if "sigma" in name else moved
+    return out

@@ -6,7 +6,7 @@ import torch
 from tests.parity.fill import fill_model, inputs_of
 
 from napari_he2st.analysis.domains.consensus import average_linkage, co_membership
-from napari_he2st.zoo.blocks.sparse import graph_balance, propagation, sharpened
+from napari_he2st.zoo.blocks.sparse import divergence, graph_balance, propagation, sharpened
 from napari_he2st.zoo.domains import stmvgae
 
 VIEWS = {"Radius": "radius", "KNN": "knn", "Genes": "cosine", "Spearmanr": "spearman"}
@@ -44,11 +44,11 @@ def run(case: dict) -> dict:
     fill_model(model, case)
     found = model(x["x"], graph, x["eps"])
     p, rebuilt = sharpened(found["q"]), stmvgae.rebuilt_graph(found["z"])
-    divergence = (p * (p.log() - found["q"].log())).mean()
+    clusters = divergence(p, found["q"])
     terms = stmvgae.loss_terms(found, x["x"], rebuilt, truth, balance)
     before = stmvgae.pretraining_loss(found, x["x"], rebuilt, truth, balance)
     out |= {name: found[name] for name in ("h", "conv", "mu", "logvar", "z", "q")}
     out |= {"rec_adj": rebuilt, "rec_x": found["rebuilt"], "p": p}
-    out |= {"losses": torch.stack([*terms, divergence]), "loss_pre": before, "loss_fit": before + divergence}
+    out |= {"losses": torch.stack([*terms, clusters]), "loss_pre": before, "loss_fit": before + clusters}
     together = co_membership(x["labels"].numpy())
     return out | {"consensus": together, "linkage": average_linkage(together)}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 import torch
 from tests.zoo.generation.test_tiny import N_GENES, N_SPOTS, draw, fit, target_of, tiny
 
 from napari_he2st.zoo.generation.genar import GenAR, pooled
+from napari_he2st.zoo.generation.hadm_st import _Discriminator, raster_of
 from napari_he2st.zoo.generation.stflow import STFlow, zinb_counts
 from napari_he2st.zoo.generation.stpath import gene_order, organ_id, to_extent
 
@@ -143,3 +145,49 @@ def test_stem_predicts_with_averaged_weights() -> None:
     fit(model, target_of(model), epochs=3)
     after = model.label_embed[0].weight.detach().clone()
     assert not torch.equal(before, after)
+
+
+def test_hadm_st_raster_reads_what_it_lays() -> None:
+    grid_xy = torch.tensor([[0, 0], [4, 1], [2, 2]])
+    values = torch.randn(3, 5)
+    raster = raster_of(grid_xy)
+    assert raster.shape == (4, 6)
+    torch.testing.assert_close(raster.lay(values).sum(), values.sum())
+    assert torch.equal(raster.read(raster.lay(values)), values)
+
+
+def test_hadm_st_known_spots_inform_the_others() -> None:
+    model = tiny("hadm-st")
+    target = target_of(model)
+    fit(model, target, epochs=2)
+    known = torch.full((N_SPOTS, N_GENES), torch.nan)
+    known[0] = 2.0
+    blind, told = draw(model, N_SPOTS, steps=3), draw(model, N_SPOTS, steps=3, measured=known)
+    assert not torch.allclose(blind[1:], told[1:])
+
+
+def test_hadm_st_has_a_discriminator_per_gene() -> None:
+    judge = _Discriminator(3)
+    maps = torch.randn(1, 3, 4, 4)
+    other = maps.clone()
+    other[:, 1] += 1
+    same = (judge(maps) == judge(other)).all(dim=3).all(dim=2)[0]
+    assert same.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    "ablation",
+    [
+        {"regression": "mse", "gene_identity": False},
+        {"regression": "gaussian_nll", "plain_ablation": True},
+        {"final_loss": "cross_entropy", "shared_modulation": True, "unit_attention": False},
+        {"scale_dims": (2, 6), "scale_weights": (0.0, 1.0)},
+    ],
+)
+def test_genar_ablations_train_and_predict(ablation: dict) -> None:
+    model = tiny("genar", **ablation)
+    target = target_of(model)
+    target[0, 0] = torch.nan
+    losses = [record["loss"] for record in fit(model, target, epochs=20)]
+    assert losses[-1] < losses[0]
+    assert draw(model, N_SPOTS).isfinite().all()

@@ -56,7 +56,7 @@ def engine_inputs(model: Predictor, n: int) -> dict[str, Any]:
         match spec:
             case kinds.Tiles():
                 made[name] = _tiles(spec.px, hidden(n))
-            case kinds.Positions(kind="grid"):
+            case kinds.Positions(kind="grid" | "lattice"):
                 made[name] = grid_positions(n)
             case kinds.Positions():
                 made[name] = grid_positions(n) * 100.0

@@ -112,14 +112,19 @@ def check_request(n_domains: int | None, n_spots: int) -> None:
 
 def domains_of(labels: NDArray[np.intp], embedding: Embedding, params: dict[str, Any]) -> Domains:
     """Domains numbered by falling size; −1 for spots that were left out."""
+    every = np.full(len(embedding.kept), -1, dtype=np.intp)
+    every[embedding.kept] = by_size(labels)
+    components = np.full((len(every), embedding.components.shape[1]), np.nan, dtype=np.float32)
+    components[embedding.kept] = embedding.components
+    return Domains(every, {**params, "n_domains": int(every.max()) + 1, **embedding.report}, components)
+
+
+def by_size(labels: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Groups numbered by falling size, those of one size by first appearance."""
     _, first, codes, sizes = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
     rank = np.empty(len(sizes), dtype=np.intp)
     rank[np.lexsort((first, -sizes))] = np.arange(len(sizes))
-    every = np.full(len(embedding.kept), -1, dtype=np.intp)
-    every[embedding.kept] = rank[codes]
-    components = np.full((len(every), embedding.components.shape[1]), np.nan, dtype=np.float32)
-    components[embedding.kept] = embedding.components
-    return Domains(every, {**params, "n_domains": len(sizes), **embedding.report}, components)
+    return rank[codes]
 
 
 def _columns(X: Any, chosen: NDArray[np.intp]) -> NDArray[np.float32]:

@@ -87,8 +87,8 @@ def assemble_cells(
     spots, counts, notes = join(spots, matrix.counts, matrix.barcodes, where, what="cell")
     genes, gene_notes = gene_table(matrix.symbols, matrix.ids, where)
     transform = to_slide if isinstance(to_slide, Transform) else Transform.scale(to_slide)
-    xy = transform(spots[[X_SOURCE, Y_SOURCE]].to_numpy())
-    pitch_um = nearest(xy) * mpp
+    xy = spots[[X_SOURCE, Y_SOURCE]].to_numpy()
+    pitch_um = nearest(transform(xy[np.isfinite(xy).all(axis=1)])) * mpp
     if not 0 < pitch_um < np.inf:
         raise TruthError("Cells have no distance from each other", where=where, todo="Check the positions")
     areas = spots["area_um2"].to_numpy() if "area_um2" in spots else np.zeros(0)

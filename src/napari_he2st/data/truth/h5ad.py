@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_he2st.core import keys
-from napari_he2st.core.errors import TruthError
+from napari_he2st.core.errors import MissingTruthMppError, TruthError
 from napari_he2st.core.schema import check_expression
 from napari_he2st.core.types import Transform
 from napari_he2st.data.truth import lattice
@@ -22,6 +22,7 @@ from napari_he2st.data.truth.assemble import (
     check_unique,
     gene_table,
 )
+from napari_he2st.data.truth.cells import nearest
 from napari_he2st.data.truth.genes import without_version
 from napari_he2st.data.truth.images import scale_of
 from napari_he2st.data.truth.section import Detection, Section, Source, truth_reader
@@ -43,15 +44,47 @@ def detect(path: Path) -> Detection | None:
 
 @truth_reader(
     "h5ad",
-    "AnnData with spot positions",
+    "AnnData with positions: ours, scanpy's, squidpy's, Stereo-seq cell bins, or any other",
     looks_for='a file NAME.h5ad with obsm["spatial"]',
     detect=detect,
     order=90,
 )
 def read(detection: Detection, name: str, source: Source) -> Section:
     """Read one file; without raw counts the values are kept as they are, and that is said."""
+    return read_file(detection, name, source)
+
+
+def read_file(detection: Detection, name: str, source: Source, *, mpp_source: str = "given") -> Section:
+    """Read the file that is a detection's root.
+
+    Parameters
+    ----------
+    detection, name, source
+        As for every reader.
+    mpp_source
+        Where the pixel size of ``source`` comes from.
+    """
+    return section_of(_open(detection.root), detection, name, source, mpp_source=mpp_source)
+
+
+def section_of(adata: AnnData, detection: Detection, name: str, source: Source, *, mpp_source: str) -> Section:
+    """Bring an AnnData object into our schema.
+
+    Parameters
+    ----------
+    adata
+        With positions in ``obsm["spatial"]`` or in columns of ``obs``.
+    detection, name, source
+        As for every reader.
+    mpp_source
+        Where the pixel size of ``source`` comes from.
+
+    Raises
+    ------
+    TruthError
+        There are no positions, no values, or they cannot be what they should be.
+    """
     path = detection.root
-    adata = _open(path)
     missing = [] if source.image is not None else ["slide image"]
     if keys.UNS in adata.uns:
         check_expression(adata)
@@ -73,7 +106,7 @@ def read(detection: Detection, name: str, source: Source) -> Section:
         raise TruthError("There are no spots, no genes, or no values", where=path)
     library, pictures = _library(adata, name, path)
     xy = _positions(adata, path)
-    frame = _frame(adata, xy, pictures, source, path)
+    frame = _frame(adata, xy, pictures, source, mpp_source, path)
     values, var, is_counts, where_from = _expression(adata)
     if is_counts:
         check_counts(values, path)
@@ -102,10 +135,22 @@ def read(detection: Detection, name: str, source: Source) -> Section:
 
 def _open(path: Path) -> AnnData:
     import anndata
+    import h5py
+    import psutil
 
     try:
+        with h5py.File(path, "r") as file:
+            declared = [0]  # a file can declare far more than it holds
+
+            def add(_: str, item: Any) -> None:
+                declared[0] += item.nbytes if isinstance(item, h5py.Dataset) else 0
+
+            file.visititems(add)
+        if declared[0] > psutil.virtual_memory().available:
+            message = f"The file declares {declared[0] / 1024**3:.0f} GiB, more than the free memory"
+            raise TruthError(message, where=path, todo="Write a subset of its genes or cells")
         return anndata.read_h5ad(path)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         message = f"The file is no readable AnnData ({type(error).__name__})"
         raise TruthError(message, where=path, todo="It may be truncated; copy or write it again") from error
 
@@ -119,38 +164,58 @@ def _library(adata: AnnData, name: str, path: Path) -> tuple[str, dict[str, Any]
     return next(iter(libraries.items())) if libraries else (name, {})
 
 
+_OBS_XY = (
+    ("x_pixel", "y_pixel"), ("pxl_col_in_fullres", "pxl_row_in_fullres"), ("imagecol", "imagerow"),
+    ("x_centroid", "y_centroid"), ("center_x", "center_y"), ("x", "y"),
+)  # fmt: skip
+"""Columns of ``obs`` that hold positions (x, y) in files without ``obsm["spatial"]``."""
+
+
 def _positions(adata: AnnData, path: Path) -> NDArray[np.float64]:
     """Spot positions (x, y) in the pixels of the file."""
     key = next((key for key in (keys.SPATIAL, "X_spatial") if key in adata.obsm), None)
-    if key is None:
+    if key is not None:
+        xy = np.asarray(adata.obsm[key], dtype=np.float64)
+        if xy.ndim != 2 or xy.shape[1] < 2:
+            raise TruthError(f"Spot positions have shape {xy.shape}, not (spots, 2)", where=path)
+        return xy[:, :2]  # Stereo-seq and MERFISH files add a height
+    pair = next((pair for pair in _OBS_XY if set(pair) <= set(adata.obs)), None)
+    if pair is None:
         there = ", ".join(adata.obsm) or "nothing"
         todo = 'Put the spot centres, full-resolution pixels (x, y), into obsm["spatial"]'
         raise TruthError(f'There are no spot positions obsm["spatial"] (obsm holds {there})', where=path, todo=todo)
-    xy = np.asarray(adata.obsm[key], dtype=np.float64)
-    if xy.ndim != 2 or xy.shape[1] != 2:
-        raise TruthError(f"Spot positions have shape {xy.shape}, not (spots, 2)", where=path)
-    return xy
+    return np.stack([adata.obs[name].to_numpy(dtype=np.float64) for name in pair], axis=1)
 
 
-def _frame(adata: AnnData, xy: NDArray[np.float64], pictures: dict[str, Any], source: Source, path: Path) -> Frame:
-    """Pixel size from Visium's spot pitch where rows and columns are those of a Visium slide; else as given."""
+def _frame(
+    adata: AnnData, xy: NDArray[np.float64], pictures: dict[str, Any], source: Source, mpp_source: str, path: Path
+) -> Frame:
+    """Pixel size as given, else as the file tells, else from Visium's pitch where rows and columns are Visium's."""
     scale = scale_of(source)
+    factors = dict(pictures.get("scalefactors", {}))
     px_per_um = _visium_px_per_um(adata, xy)
     if source.mpp is not None:
-        mpp, said = source.mpp, "given"
+        mpp, said = source.mpp, mpp_source
+    elif "microns_per_pixel" in factors:
+        mpp, said = float(factors["microns_per_pixel"]) / scale, "scale factors (microns_per_pixel)"
+    elif {"bin_type", "resolution"} <= set(adata.uns):
+        mpp, said = float(adata.uns["resolution"]) / 1000 / scale, "resolution of the Stereo-seq chip"
     elif px_per_um is not None:
         mpp = 1 / (px_per_um * scale)
         said = f"estimated from the spot pitch of {lattice.VISIUM_PITCH_UM:g} µm (centre to centre)"
     else:
         todo = "Give the pixel size (mpp) in micrometres"
-        raise TruthError("The file does not say how large its pixels are", where=path, todo=todo)
+        raise MissingTruthMppError("The file does not say how large its pixels are", where=path, todo=todo)
+    if not 0 < mpp < np.inf:
+        raise TruthError(f"The file tells a pixel size of {mpp} µm", where=path)
     if px_per_um is not None:
         return Frame(mpp, said, lattice.VISIUM_PITCH_UM, lattice.VISIUM_SPOT_UM, "hexagonal", Transform.scale(scale))
     um_per_source_px = mpp * scale
-    pitch_um = _nearest(xy) * um_per_source_px
+    bin_um = factors.get("bin_size_um")
+    pitch_um = float(bin_um) if bin_um else nearest(xy) * um_per_source_px
     if not 0 < pitch_um < np.inf:
         raise TruthError("Spots have no distance from each other", where=path, todo="Check the spot positions")
-    diameter = pictures.get("scalefactors", {}).get("spot_diameter_fullres")
+    diameter = factors.get("spot_diameter_fullres")
     spot_um = pitch_um if diameter is None else float(diameter) * um_per_source_px
     return Frame(mpp, said, pitch_um, spot_um, "irregular", Transform.scale(scale))
 
@@ -164,16 +229,6 @@ def _visium_px_per_um(adata: AnnData, xy: NDArray[np.float64]) -> float | None:
         return None
     fit = lattice.fit_lattice(lattice.hexagonal_um(row, column), xy)
     return None if fit is None or fit.anisotropy > 1.05 else fit.px_per_um
-
-
-def _nearest(xy: NDArray[np.float64]) -> float:
-    """Median distance to the nearest other spot."""
-    from scipy.spatial import cKDTree
-
-    points = xy[np.isfinite(xy).all(axis=1)]
-    if len(points) < 2:
-        return float("nan")
-    return float(np.median(cKDTree(points).query(points, k=2)[0][:, 1]))
 
 
 def _expression(adata: AnnData) -> tuple[Any, DataFrame, bool, str]:

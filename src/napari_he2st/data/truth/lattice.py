@@ -18,6 +18,9 @@ VISIUM_SPOT_UM = 55.0
 LEGACY_PITCH_UM, LEGACY_SPOT_UM = 200.0, 100.0
 """Spatial Transcriptomics arrays of 1,007 spots (Ståhl et al., Science 353:78, 2016)."""
 
+STAGGERED_UNIT_UM, STAGGERED_PITCH_UM = 100.0, 100.0 * 2**0.5
+"""Arrays of about 2,000 spots, every other position of a grid of 100 µm: neighbours lie 141 µm apart."""
+
 
 @dataclass(frozen=True)
 class LatticeFit:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_he2st.core import keys
-from napari_he2st.core.errors import TruthError
+from napari_he2st.core.errors import MissingTruthMppError
 from napari_he2st.core.types import Transform
 from napari_he2st.data.truth import lattice
 from napari_he2st.data.truth.assemble import X_SOURCE, Y_SOURCE, Frame, assemble, gene_table, join
@@ -101,7 +101,7 @@ def _frame(spots: DataFrame, source: Source, scale: float, path: Path) -> Frame:
         fit = lattice.fit_lattice(plane[known], xy_px[known])
         if fit is None:
             todo = "Give the pixel size (mpp) in micrometres"
-            raise TruthError("The spots are too few to tell the pixel size", where=path, todo=todo)
+            raise MissingTruthMppError("The spots are too few to tell the pixel size", where=path, todo=todo)
         mpp = 1 / (fit.px_per_um * scale)
         said = f"estimated from the spot pitch of {lattice.VISIUM_PITCH_UM:g} µm (centre to centre)"
     return Frame(mpp, said, lattice.VISIUM_PITCH_UM, lattice.VISIUM_SPOT_UM, "hexagonal", Transform.scale(scale))

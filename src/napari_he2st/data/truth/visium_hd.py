@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_he2st.core import keys
-from napari_he2st.core.errors import TruthError
+from napari_he2st.core.errors import MissingTruthMppError, TruthError
 from napari_he2st.core.types import Transform
 from napari_he2st.data.truth import lattice
 from napari_he2st.data.truth.assemble import X_SOURCE, Y_SOURCE, Frame, assemble, gene_table, join
@@ -110,6 +110,6 @@ def _frame(
         fit = lattice.fit_lattice(plane, spots[[X_SOURCE, Y_SOURCE]].to_numpy())
         if fit is None or not np.isfinite(fit.px_per_um):
             todo = "Give the pixel size (mpp) in micrometres"
-            raise TruthError("The bins are too few to tell the pixel size", where=path, todo=todo)
+            raise MissingTruthMppError("The bins are too few to tell the pixel size", where=path, todo=todo)
         mpp, said = 1 / (fit.px_per_um * scale), f"estimated from the bin size of {bin_um:g} µm"
     return Frame(mpp, said, bin_um, bin_um, "square", Transform.scale(scale))

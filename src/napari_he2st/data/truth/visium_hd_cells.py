@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_he2st.core.errors import TruthError
+from napari_he2st.core.errors import MissingTruthMppError, TruthError
 from napari_he2st.data.truth.cells import Cells, assemble_cells
 from napari_he2st.data.truth.images import images_in
 from napari_he2st.data.truth.section import Detection, Section, Source, truth_reader
@@ -66,7 +66,7 @@ def read(detection: Detection, name: str, source: Source) -> Section:
     mpp = source.mpp or (scalefactors["microns_per_pixel"] / scale if "microns_per_pixel" in scalefactors else None)
     if mpp is None:
         todo = "Give the pixel size (mpp) in micrometres"
-        raise TruthError("The cells do not say how large a pixel is", where=folder, todo=todo)
+        raise MissingTruthMppError("The cells do not say how large a pixel is", where=folder, todo=todo)
     barcodes = [f"cellid_{number:09d}-1" for number in centres]
     cells = Cells(barcodes, np.array([*centres.values()]).reshape(-1, 2), areas * (mpp * scale) ** 2)
     adata, notes = assemble_cells(

@@ -27,11 +27,12 @@ def positions(supply: Supply, spec: kinds.Positions) -> Callable[[int, Rows], Te
         um = torch.from_numpy((grid.xy * grid.mpp).astype(np.float32)).to(device)
         return lambda number, rows: um[torch.from_numpy(rows).to(device)]
     column_row = np.ascontiguousarray(grid.index[:, ::-1], dtype=np.int64)
+    step = 1.0 if spec.kind == "lattice" else supply.scene.array_step
 
     def counted(number: int, rows: Rows) -> Tensor:
         first = column_row[rows if supply.together else slice(None)].min(axis=0)
         # The small surplus keeps whole positions whole where the step is not exact in floating point.
-        here = np.floor((column_row[rows] - first) * supply.scene.array_step + 1e-6).astype(np.int64)
+        here = np.floor((column_row[rows] - first) * step + 1e-6).astype(np.int64)
         if spec.bins is not None and int(here.max()) >= spec.bins:
             message = f"The spots span {int(here.max()) + 1} array positions; this predictor knows {spec.bins}"
             raise ModelError(message, todo="Predict a smaller region, or at a coarser pitch")

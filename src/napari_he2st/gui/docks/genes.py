@@ -17,6 +17,7 @@ from napari_he2st.core.progress import Control
 from napari_he2st.engine.session import Result
 from napari_he2st.gui.docks.base import Dock
 from napari_he2st.gui.gene_map import unit_of
+from napari_he2st.gui.matches import MatchesDialog
 from napari_he2st.gui.widgets.display import MapDisplay
 from napari_he2st.gui.widgets.gene_table import Column, GeneTable
 from napari_he2st.gui.widgets.result_chooser import ResultChooser
@@ -59,6 +60,8 @@ class GenesDock(Dock):
         self.body.addWidget(self.table, 1)
         for widget in (self.facts, self.display, hint):
             self.body.addWidget(widget)
+        tip = "For a spot that you click: the training spots this prediction was made of, and how similar they are"
+        self.matches = self.add_button("Reference spots…", tip, self._show_matches)
         viewer.bind_key(HIDE_KEY, self._hold, overwrite=True)
         self.listen(self.session.result_added, self.chooser.refill)
         self.listen(self.session.result_removed, self._result_removed)
@@ -95,6 +98,11 @@ class GenesDock(Dock):
         """While a run goes on the display follows now and then; the table waits for its end."""
         self.display.show_result(self._listed)
 
+    def _show_matches(self) -> None:
+        result = self.session.current_result
+        if result is not None:
+            MatchesDialog(self.viewer, self.session, result, self).show()
+
     # --- the table
 
     def _list(self, result: Result | None) -> None:
@@ -102,6 +110,7 @@ class GenesDock(Dock):
         self.chooser.choose(None if result is None else result.name)
         for widget in (self.search, self.table, self.display):
             widget.setEnabled(result is not None)
+        self.matches.setVisible(result is not None and _looks_up(result))
         if result is None:
             self.note.setText(_EMPTY)
             self.table.genes.set_columns([])
@@ -182,6 +191,15 @@ class GenesDock(Dock):
         self.layers.set_overlay_visible(False)
         yield
         self.layers.set_overlay_visible(True)
+
+
+def _looks_up(result: Result) -> bool:
+    """Whether a result was made of training spots that can be shown."""
+    if result.bundle is None:
+        return False
+    from napari_he2st.engine.reference import looks_up
+
+    return looks_up(result.bundle)
 
 
 def _note(result: Result) -> str:

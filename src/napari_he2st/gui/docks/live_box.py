@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from napari_he2st.core.types import Region
+    from napari_he2st.data.slides import Slide
     from napari_he2st.data.slides.tissue import TissueMask
     from napari_he2st.engine.live import LiveMap
     from napari_he2st.engine.session import SlideItem
@@ -37,13 +38,15 @@ class LiveBox(QGroupBox):
     dock
         The Predict dock; its work is run through it.
     ready
-        What would predict, on which slide, where the model runs; None while one of them is missing.
+        What would predict, on which slide, every how many micrometres, where the model runs; None while one of
+        them is missing.
     """
 
-    def __init__(self, dock: Dock, ready: Callable[[], tuple[Bundle, SlideItem, str] | None]) -> None:
+    def __init__(self, dock: Dock, ready: Callable[[], tuple[Bundle, SlideItem, float, str] | None]) -> None:
         super().__init__("Live")
         self._dock, self._ready = dock, ready
-        self._maps: dict[tuple[str, str], tuple[LiveMap, str]] = {}  # with the name of the result that shows it
+        self._maps: dict[tuple[str, str, float], tuple[LiveMap, str]] = {}  # with the name of the result that shows it
+        self._result = ""  # that is being filled
         self._task: Task | None = None
         self._again = False
         self.toggle = QCheckBox("Predict what is on screen")
@@ -107,66 +110,70 @@ class LiveBox(QGroupBox):
             return
         self._dock.with_mask(ready[1], partial(self._with_mask, *ready))
 
-    def _with_mask(self, bundle: Bundle, item: SlideItem, device: str, mask: TissueMask) -> None:
+    def _with_mask(self, bundle: Bundle, item: SlideItem, pitch_um: float, device: str, mask: TissueMask) -> None:
         if not self.toggle.isChecked() or self.watching:
             return
-        known = self._maps.get((bundle.sha256, item.name))
+        known = self._maps.get((bundle.sha256, item.name, pitch_um))
         if known is not None and known[1] in self._dock.session.results:
-            self._watch(*known, device)
+            live, result = known
+            if live.view_only:
+                self._dock.session.forget(result)
+            self._show_state(live, pitch_um)
+            self._result = result
+            self._watch(live, item.name, device)
             return
         self._dock.run(
             _new_map,
             bundle,
             item.slide,
             mask,
+            pitch_um,
             name="Laying out the live map",
             quiet=True,
-            on_done=partial(self._begin, item, device),
+            on_done=partial(self._begin, item, pitch_um, device),
         )
 
-    def _begin(self, item: SlideItem, device: str, live: LiveMap) -> None:
+    def _begin(self, item: SlideItem, pitch_um: float, device: str, live: LiveMap) -> None:
         """Give the map a result of its own, so that genes can be chosen as in any other."""
         from napari_he2st.engine.results import result_facts
 
         session = self._dock.session
         if session.slides.get(item.name) is not item:
             return
+        self._watch(live, item.name, device)  # it begins while the layer is made; what it sends waits in the queue
+        self._show_state(live, pitch_um)
         warnings = [_VIEW_ONLY_TEXT] if live.view_only else []
         name = f"{live.bundle.id} live" + (f" ({_VIEW_ONLY})" if live.view_only else "")
         gene = session.gene
         facts = result_facts(live.bundle)
         result = session.begin_result(name, item.name, live.grid, live.bundle.genes, warnings=warnings, **facts)
+        self._result = result.name
         if gene in result.genes:
             session.select(gene=gene)
-        self._maps[live.bundle.sha256, item.name] = (live, result.name)
-        self._watch(live, result.name, device)
+        self._maps[live.bundle.sha256, item.name, pitch_um] = (live, result.name)
 
-    def _watch(self, live: LiveMap, result: str, device: str) -> None:
-        session = self._dock.session
-        view = self._dock.layers.current_view(session.results[result].slide)
-        if live.view_only:
-            session.forget(result)
-        pitch = live.grid.pitch_um
-        coarser = "" if pitch == live.bundle.manifest.pitch_um else f" Every {pitch:g} µm, to fit into memory."
-        self.state.setText(
-            (_VIEW_ONLY_TEXT if live.view_only else "Values are kept: returning costs nothing.") + coarser
-        )
+    def _show_state(self, live: LiveMap, pitch_um: float) -> None:
+        finest = live.grid.pitch_um
+        coarser = "" if finest == pitch_um else f" Every {finest:g} µm, to fit into memory."
+        self.state.setText((_VIEW_ONLY_TEXT if live.view_only else _KEPT_TEXT) + coarser)
+
+    def _watch(self, live: LiveMap, slide: str, device: str) -> None:
         self._task = self._dock.run(
             _chunks,
             live,
-            view,
+            self._dock.layers.current_view(slide),
             device,
             name="Predicting what is on screen",
             quiet=True,
             control=Control(),
-            on_yield=partial(self._fill, result),
+            on_yield=self._fill,
             on_error=lambda _: self.toggle.setChecked(False),
             on_end=self._ended,
         )
 
-    def _fill(self, result: str, chunk: Chunk) -> None:
-        self._dock.session.fill(result, chunk)
-        if result not in self._dock.session.results:  # the user removed it
+    def _fill(self, chunk: Chunk) -> None:
+        self._dock.session.fill(self._result, chunk)
+        if self._result not in self._dock.session.results:  # the user removed it
             self.toggle.setChecked(False)
 
     def _ended(self) -> None:
@@ -175,10 +182,10 @@ class LiveBox(QGroupBox):
             self._look()
 
 
-def _new_map(bundle: Bundle, slide: Any, mask: TissueMask) -> LiveMap:
+def _new_map(bundle: Bundle, slide: Slide, mask: TissueMask, pitch_um: float) -> LiveMap:
     from napari_he2st.engine.live import LiveMap
 
-    return LiveMap.over(bundle, slide, mask)
+    return LiveMap.over(bundle, slide, mask, pitch_um)
 
 
 def _chunks(live: LiveMap, view: Region, device: str, *, control: Control) -> Iterator[Chunk]:

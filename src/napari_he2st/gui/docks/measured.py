@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QCheckBox, QGroupBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from napari_he2st.core.errors import TruthError
+from napari_he2st.core.errors import MissingTruthMppError, TruthError
 from napari_he2st.core.schema import facts_of
 from napari_he2st.gui.layers import warm_up
 from napari_he2st.gui.widgets.combo import Combo
@@ -57,11 +57,13 @@ class MeasuredSection(QGroupBox):
     ----------
     dock
         The dock it is part of: runs the work, knows the session.
+    ask_mpp
+        Asks the user for a pixel size, and calls back with it.
     """
 
-    def __init__(self, dock: Dock) -> None:
+    def __init__(self, dock: Dock, ask_mpp: Callable[[str, Callable[[float], None]], None]) -> None:
         super().__init__("Measured expression")
-        self._dock, self._session = dock, dock.session
+        self._dock, self._session, self._ask_mpp = dock, dock.session, ask_mpp
         self._detection: Detection | None = None
         self._checked: dict[str, Checked] = {}
         self._warnings: dict[str, list[str]] = {}
@@ -119,14 +121,20 @@ class MeasuredSection(QGroupBox):
         if len(detection.sections) == 1:
             self.load()
 
-    def load(self) -> None:
-        """Read the chosen section."""
+    def load(self, mpp: float | None = None) -> None:
+        """Read the chosen section, with a pixel size that the user states."""
         if self._detection is None:
             return
         item, name = self._session.current_slide, self.sections.currentText()
         current = None if item is None else item.slide
-        asked = self._detection.root, name, self._detection.layout, current, self.on_current.isChecked()
-        self._dock.run(read_measured, *asked, name=f"Reading {name}", on_done=self.show_loaded)
+        asked = self._detection.root, name, self._detection.layout, current, self.on_current.isChecked(), mpp
+        self._dock.run(read_measured, *asked, name=f"Reading {name}", on_done=self._read)
+
+    def _read(self, loaded: Loaded | MissingTruthMppError) -> None:
+        if isinstance(loaded, Loaded):
+            self.show_loaded(loaded)
+        else:
+            self._ask_mpp(f"{loaded.what}. {loaded.todo}.", self.load)
 
     def show_loaded(self, loaded: Loaded) -> None:
         """Add a section to the session, and say how well it fits."""
@@ -203,11 +211,21 @@ class MeasuredSection(QGroupBox):
 # --- in a worker
 
 
-def read_measured(root: Path, name: str, layout: str, current: Slide | None, on_current: bool) -> Loaded:
-    """A section on the image of its layout, or on the current slide if that is wanted or the only one."""
+def read_measured(
+    root: Path, name: str, layout: str, current: Slide | None, on_current: bool, mpp: float | None
+) -> Loaded | MissingTruthMppError:
+    """A section on the image of its layout, or on the current slide if that is wanted or the only one.
+
+    Returns
+    -------
+        The error instead, where only the pixel size is missing: the user can state it.
+    """
     from napari_he2st.data.truth import read_section
 
-    section = None if on_current else read_section(root, name, layout=layout, stand_in=True)
+    try:
+        section = None if on_current else read_section(root, name, layout=layout, mpp=mpp, stand_in=True)
+    except MissingTruthMppError as error:
+        return error
     if current is not None and (section is None or section.slide_path is None):
         section = read_section(root, name, layout=layout, image=current.path, mpp=current.mpp)
         return fitted(section, current)

@@ -350,12 +350,12 @@ class PredictDock(Dock):
         seconds = self._cost.seconds / max(self._cost.tiles, 1) * len(grid)
         return f"{len(grid):,} tiles, about {duration(seconds)}, {size} in memory (and on disk, if kept)"
 
-    def _live_ready(self) -> tuple[Bundle, SlideItem, str] | None:
+    def _live_ready(self) -> tuple[Bundle, SlideItem, float, str] | None:
         """What predicts live: once the model has run on this slide, and while no other run goes on."""
         item = self.session.current_slide
         if item is None or self._bundle is None or self._cost is None or self.predicting:
             return None
-        return self._bundle, item, self.device.currentText()
+        return self._bundle, item, self.pitch.value(), self.device.currentText()
 
     # --- the run
 

@@ -15,12 +15,16 @@ from qtpy.QtWidgets import (
     QMessageBox,
     QPushButton,
     QVBoxLayout,
+    QWidget,
 )
+from superqt import QCollapsible
 
 from napari_he2st.core.errors import MissingMppError
 from napari_he2st.engine.session import SlideItem
 from napari_he2st.gui.docks.base import Dock
+from napari_he2st.gui.docks.data_sets import DataSetsSection
 from napari_he2st.gui.docks.measured import Loaded, MeasuredSection, fitted, on_its_slide
+from napari_he2st.gui.docks.registration import RegistrationSection
 from napari_he2st.gui.layers import warm_up
 from napari_he2st.gui.widgets.combo import Combo
 from napari_he2st.gui.widgets.facts import Facts
@@ -65,8 +69,12 @@ class SlideDock(Dock):
         self.body.addLayout(row)
         self.body.addWidget(self.pixel_size)
         self.body.addWidget(self._slide_box())
-        self.measured = MeasuredSection(self)
+        self.measured = MeasuredSection(self, self.ask_mpp)
+        self.registration = RegistrationSection(self)
+        self.data_sets = DataSetsSection(self, self.measured)
         self.body.addWidget(self.measured)
+        self.body.addWidget(_folded("Register by landmarks", self.registration))
+        self.body.addWidget(_folded("Public data sets", self.data_sets))
         self.add_button(
             "Open file…", "Open a slide (svs, tif, ndpi, mrxs, dcm, jpg …) or an h5ad file", self._pick_file
         )
@@ -128,9 +136,8 @@ class SlideDock(Dock):
             self.session.add_slide(slide)
             return
         path = Path(slide["path"])
-        self._asking = lambda mpp: self.open(path, mpp=mpp)
-        self.pixel_size.ask(f"{path.name} does not say how large its pixels are.")
-        self.say("Waiting for the pixel size.")
+        text = f"{path.name} does not say how large its pixels are."
+        self.ask_mpp(text, lambda mpp: self.open(path, mpp=mpp))
 
     def _ask_other_mpp(self) -> None:
         item = self.session.current_slide
@@ -181,9 +188,17 @@ class SlideDock(Dock):
         self.tissue_warning.setVisible(bool(warning))
         self.outline.setEnabled(item.mask is not None)
         self.measured.show_fit()
+        self.registration.update_fit()
 
     def _check_again(self, result: str) -> None:
         self.measured.check_again(result)
+        self.registration.update_fit()
+
+    def ask_mpp(self, text: str, then: Callable[[float], None]) -> None:
+        """Ask for the pixel size, and go on with it."""
+        self._asking = then
+        self.pixel_size.ask(text)
+        self.say("Waiting for the pixel size.")
 
     def _show_tissue(self, name: str) -> None:
         self._show()
@@ -192,6 +207,14 @@ class SlideDock(Dock):
     def _show_outline(self, on: bool) -> None:
         if self.session.slide is not None:
             self.layers.show_mask(self.session.slide, on)
+
+
+def _folded(title: str, content: QWidget) -> QCollapsible:
+    """A part of the dock that is opened when it is needed."""
+    box = QCollapsible(title)
+    box.addWidget(content)
+    box.collapse(animate=False)
+    return box
 
 
 def _slide_facts(item: SlideItem) -> dict[str, str]:

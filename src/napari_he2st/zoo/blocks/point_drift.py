@@ -48,7 +48,7 @@ def drift(
     n, m, d = len(target), len(source), target.shape[1]
     squared = _squared_distances(source, source)
     kernel = np.exp(-squared / (2 * beta**2))
-    vectors, values = _largest(kernel, rank) if rank is not None else (None, None)
+    low_rank = None if rank is None else _largest(kernel, rank)
     moved, variance = source.copy(), float(_squared_distances(source, target).sum() / (d * m * n))
     share = outliers / (1 - outliers) * m / n
     for _ in range(max_iterations):
@@ -58,14 +58,15 @@ def drift(
         of_source, of_target = match.sum(1), match.sum(0)
         drawn = match @ target
         pull = drawn - of_source[:, None] * source
-        if vectors is None:
+        if low_rank is None:
             weights = np.linalg.solve(of_source[:, None] * kernel + alpha * variance * np.eye(m), pull)
         else:
+            vectors, values = low_rank
             spread = of_source[:, None] * vectors
             inner = alpha * variance * np.diag(1 / values) + vectors.T @ spread
             weights = (pull - spread @ np.linalg.solve(inner, vectors.T @ pull)) / (alpha * variance)
         weights[:, moving:] = 0
-        step = kernel @ weights if vectors is None else vectors @ (values[:, None] * (vectors.T @ weights))
+        step = kernel @ weights if low_rank is None else vectors @ (values[:, None] * (vectors.T @ weights))
         moved, before = source + step, variance
         total = (of_target @ np.square(target).sum(1)) + (of_source @ np.square(moved).sum(1))
         variance = float((total - 2 * (moved * drawn).sum()) / (match.sum() * d))
@@ -77,14 +78,19 @@ def drift(
 
 
 def _squared_distances(a: Points, b: Points) -> Points:
-    return np.square(a[:, None] - b[None]).sum(-1)
+    from scipy.spatial.distance import cdist
+
+    squared: Points = cdist(a, b, "sqeuclidean")
+    return squared
 
 
 def _largest(kernel: Points, rank: int) -> tuple[Points, Points]:
-    """Eigenvectors (m, rank) and eigenvalues (rank,) of the largest magnitude."""
-    values, vectors = np.linalg.eigh(kernel)
-    kept = np.argsort(np.abs(values))[::-1][:rank]
-    return vectors[:, kept], values[kept]
+    """Eigenvectors (m, rank) and eigenvalues (rank,); a kernel has no negative ones."""
+    from scipy.linalg import eigh
+
+    m = len(kernel)
+    values, vectors = eigh(kernel, subset_by_index=(max(0, m - rank), m - 1))
+    return vectors, values
 
 
 def rigid_fit(source: Points, target: Points) -> Points:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from napari_he2st.core.errors import ModelError
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Spots
+from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Spots, Unit
 from napari_he2st.zoo.blocks.search import Metric, Search, weighted_mean
 
 Bank = dict[str, np.ndarray]
@@ -73,7 +73,7 @@ class Retrieval(Predictor):
     ``extras["reference"]`` is the :data:`Bank` of training spots.
     """
 
-    unit = Spots()
+    unit: Unit = Spots()
     targets = {"expression": Expression("log1p_cp10k", panel="hvg:1000")}
     metric: ClassVar[Metric] = "cosine"
     n_neighbours: int = 50

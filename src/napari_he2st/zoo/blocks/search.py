@@ -55,7 +55,7 @@ class Search:
         """
         query, k = self._comparable(query), min(k, len(self.keys))
         if self._faiss is not None:
-            return self._top_of_faiss(query, k)
+            return self._top_of_faiss(self._faiss, query, k)
         parts = [self._top_of_all(part, k) for part in query.split(max(1, _BLOCK // max(len(self.keys), 1)))]
         similarity, rows = (torch.cat(part) for part in zip(*parts, strict=True))
         return similarity, rows
@@ -75,8 +75,8 @@ class Search:
     def _similarity(self, query: Tensor, keys: Tensor) -> Tensor:
         return -torch.cdist(query, keys) if self.metric == "euclidean" else query @ keys.T
 
-    def _top_of_faiss(self, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        value, rows = self._faiss.search(query.detach().cpu().numpy(), k)
+    def _top_of_faiss(self, index: Any, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        value, rows = index.search(query.detach().cpu().numpy(), k)
         similarity = -np.sqrt(np.maximum(value, 0)) if self.metric == "euclidean" else value
         return torch.from_numpy(similarity).to(query), torch.from_numpy(rows).to(query.device)
 

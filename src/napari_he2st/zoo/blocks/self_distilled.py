@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Expression, Label, Predictor, Recipe, Slide
+from napari_he2st.zoo.base import Batches, Expression, Label, Predictor, Recipe, Slide
 from napari_he2st.zoo.blocks.graph import nearest_graph
 from napari_he2st.zoo.blocks.losses import nan_mse
+from napari_he2st.zoo.blocks.start import start_at_mean
 from napari_he2st.zoo.blocks.vit import Attention, FeedForward, PreNorm
 from napari_he2st.zoo.guard import safe_import
 from napari_he2st.zoo.inputs import Positions, Tiles
@@ -101,6 +102,12 @@ class SelfDistilled(Predictor):
             distilled = distil(*(torch.stack([view[part] for view in views]) for part in (0, 2)))
             total = total + 0.5 * F.mse_loss(distilled, predicted)
         return total
+
+    def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:
+        """Start the head at the mean of the targets, unless ``faithful``, then train."""
+        if not self.faithful:
+            start_at_mean(batches, self.gene_head[-1])
+        yield from super().fit(batches, recipe)
 
     def predict(self, *, noise: Noise | None = None, **prepared: Tensor) -> Tensor:
         """Expression of the spots of the one slide, float32 (spots, genes)."""

@@ -102,6 +102,11 @@ def sharpened(q: Tensor) -> Tensor:
     return weight / weight.sum(1, keepdim=True)
 
 
+def divergence(p: Tensor, q: Tensor) -> Tensor:
+    """Of the soft assignment ``q`` from its target ``p``, averaged over spots and clusters."""
+    return (p * (p.log() - q.log())).mean()
+
+
 def graph_balance(n: int, n_edges: float) -> float:
     """n² / (2 (n² − edges)): weight of a reconstructed adjacency in which most entries are 0."""
     return n * n / (2 * (n * n - n_edges))

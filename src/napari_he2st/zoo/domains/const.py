@@ -18,6 +18,7 @@ from napari_he2st.zoo.base import DomainMethod, Recipe
 from napari_he2st.zoo.blocks.expression import components, normalised, scaled
 from napari_he2st.zoo.blocks.sparse import (
     LinearBlock,
+    divergence,
     edges_in,
     gaussian_divergence,
     graph_balance,
@@ -114,7 +115,7 @@ class ConST(DomainMethod):
             out = network(x, graph, image)
             if epoch % 20 == 0:
                 target = sharpened(out["q"]).detach()
-            loss = 10 * F.kl_div(out["q"].log(), target)
+            loss = 10 * divergence(target, out["q"])
             views = [augmented(x, edges, n, edge_rate, rate) for edge_rate, rate in ((0.1, 0.2), (0.1, 0.3))]
             h1, h2 = (network(view, g, image)["feat"] for view, g in views)
             sparse = propagation(edges[torch.rand(len(edges)) >= 0.8], n)

@@ -101,7 +101,9 @@ class STAIG(DomainMethod):
 
         def loss(_: int) -> Tensor:
             views = [
-                network(drop_columns(x, rate), propagation(drop_edges(edges, drop, torch.rand(len(edges))).T, n))
+                network(
+                    drop_columns(x, rate), propagation(drop_edges(edges, drop, torch.rand(len(edges))).T, n).double()
+                )
                 for rate in (0.1, 0.2)
             ]
             some = subset(n, self.max_spots)

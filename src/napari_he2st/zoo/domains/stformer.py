@@ -41,7 +41,7 @@ class StFormer(DomainMethod):
     mask
         Share of genes that are hidden in training.
     pool
-        How the genes' codes become the spot's.
+        How the genes' codes become the spot's; the largest value is published.
     lr, epochs, batch_size
         Of the training.
     grouping
@@ -61,7 +61,7 @@ class StFormer(DomainMethod):
         depth: int = 2,
         n_bins: int = 50,
         mask: float = 0.15,
-        pool: Literal["max", "mean"] = "max",
+        pool: Literal["max", "mean"] = "mean",
         lr: float = 1e-3,
         epochs: int = 20,
         batch_size: int = 32,
@@ -280,6 +280,7 @@ class Network(nn.Module):
         niche = self.scfoundation_token_emb1(niche_values) + self.scfoundation_pos_emb1(niche_genes)
         x = self.scfoundation_token_emb2(values) + self.scfoundation_pos_emb2(genes)
         valid = values != PAD
+        valid[:, 0] |= ~valid.any(1)  # a spot without any gene is its padding
         for layer in self.transformer_decoder.layers:
             x = layer(x, valid, niche, bias)
         out = {"expression": self.decoder.fc(x).squeeze(-1), "genes": x, "spot": pooled(x, valid, pool)}

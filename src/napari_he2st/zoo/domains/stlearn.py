@@ -75,11 +75,13 @@ class StLearn(DomainMethod):
             terms.append("morphology")
         if image is None or self.use != "morphology":
             terms.append("gene")
-        features = np.zeros((len(xy), 1)) if image is None else self._features(image).cpu().numpy()
+        looks = np.zeros((len(xy), 1))
+        if image is not None:
+            looks = components(self._features(image).cpu().numpy(), self.n_components, 1).astype(np.float64)
         values = normalised(adata.X)
         weights = Weights(
             xy,
-            components(features, self.n_components, 1).astype(np.float64),
+            looks,
             components(values, self.n_components, seed).astype(np.float64),
             self._reach(adata, xy, facts),
         )

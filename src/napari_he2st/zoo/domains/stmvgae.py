@@ -22,6 +22,7 @@ from napari_he2st.zoo.blocks.expression import components, most_variable, normal
 from napari_he2st.zoo.blocks.sparse import (
     Module,
     SparseGCNConv,
+    divergence,
     gaussian_divergence,
     graph_balance,
     propagation,
@@ -121,7 +122,7 @@ class STMVGAE(DomainMethod):
             q = network(x, graph)["q"]
             if epoch % 20 == 0:
                 target = sharpened(q).detach()
-            return loss(epoch) + F.kl_div(q.log(), target)
+            return loss(epoch) + divergence(target, q)
 
         self.minimise(network, loss, self.recipe)
         with torch.no_grad():

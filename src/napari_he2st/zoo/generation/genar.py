@@ -282,13 +282,17 @@ class GenAR(Predictor):
         noise: Noise | None = None,
         temperature: float = 0.0,
         top_k: int = 0,
+        expected: bool = False,
     ) -> Tensor:
-        """Counts, float32 (n, genes): the most likely token of each gene.
+        """Counts, float32 (n, genes): the most likely token of each gene, as published.
 
-        Or drawn, where ``temperature`` is not 0, among the ``top_k`` most likely ones or (0) all of them.
+        Or drawn, where ``temperature`` is not 0, among the ``top_k`` most likely ones or (0) all of them; or
+        ``expected``, the mean over all tokens by their probability, given what was chosen for groups of genes.
         """
         ranks = uniform(noise, features, sum(self.scale_dims)) if temperature > 0 else None
-        values = self(features, place, ranks=ranks, temperature=temperature, top_k=top_k)[1]
+        outputs, values = self(features, place, ranks=ranks, temperature=temperature, top_k=top_k)
+        if expected and self.regression is None:
+            values = outputs[-1].softmax(-1) @ torch.arange(float(self.vocabulary), device=features.device)
         return values[:, np.argsort(self._order())].float()
 
     def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:

@@ -72,6 +72,10 @@ class STPath(Predictor):
         Bias attention by each pair's place in four frames, as published, which needs an array of
         spots² × 4 × 3. By default by its distance alone, which gives the same: as the frames come in opposite
         pairs and the bias is linear, what depends on the place cancels.
+
+    Notes
+    -----
+    Where a slide is predicted in windows, each counts as a slide of its own, and its positions go from 0 to 100.
     """
 
     unit = Slide()

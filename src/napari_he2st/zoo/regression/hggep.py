@@ -41,9 +41,9 @@ class HGGEP(SelfDistilled):
     imagenet
         Start training from ImageNet weights, as published.
     faithful
-        Give NaN for a slide with a spot without neighbours, as published. By default such a spot joins the
-        hyperedges of the spots most unlike it. (The published evaluation also leaves a dropout of the hypergraph on;
-        here it is always off.)
+        Give NaN for a slide with a spot without neighbours, and start training at 0, as published. By default such
+        a spot joins the hyperedges of the spots most unlike it, and training starts at the mean of the targets.
+        (The published evaluation also leaves a dropout of the hypergraph on; here it is always off.)
 
     Notes
     -----

@@ -37,8 +37,8 @@ class Hist2ST(SelfDistilled):
     neighbours, within
         Nearest spots that are neighbours, and their largest distance in array steps (None: any).
     faithful
-        Give NaN for a whole slide with a spot without neighbours, as published. By default such a spot's
-        neighbourhood counts as zero.
+        Give NaN for a whole slide with a spot without neighbours, and start training at 0, as published. By
+        default such a spot's neighbourhood counts as zero, and training starts at the mean of the targets.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import torch
@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Expression, Predictor, Recipe, Spots
+from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Spots
 from napari_he2st.zoo.blocks.graph import scatter_mean
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.pixels import standardise
+from napari_he2st.zoo.blocks.start import start_at_mean
 from napari_he2st.zoo.blocks.symmetry import random_symmetry
 from napari_he2st.zoo.blocks.trunks import torchvision_network
 from napari_he2st.zoo.blocks.vit import Attention, FeedForward, PreNorm, Transformer, join_heads, split_heads
@@ -53,7 +54,8 @@ class TRIPLEX(Predictor):
         Width of the tile.
     faithful
         With ``place="dense"``, hand the slide's tokens back in the order of the grid, which gives a spot the
-        token of another unless the spots were so ordered. (The published code also leaves a dropout of the
+        token of another unless the spots were so ordered; and start training at 0, not at the mean of the targets,
+        where ``clamp`` would keep it. (The published code also leaves a dropout of the
         slide's attention on, and keeps the grid of the first slide for all others; here never.)
     """
 
@@ -189,6 +191,12 @@ class TRIPLEX(Predictor):
     def loss(self, targets: Mapping[str, Tensor], *, images: Tensor, **rest: Tensor) -> Tensor:
         """MSE of the fusion; of each part 0.7 MSE to the target and 0.3 to the fusion."""
         return fusion_loss(self(random_symmetry(images), **rest), targets["expression"])
+
+    def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:
+        """Start the four heads at the mean of the targets, unless ``faithful``, then train."""
+        if not self.faithful:
+            start_at_mean(batches, self.fc, self.fc_target, self.fc_neighbor, self.fc_global)
+        yield from super().fit(batches, recipe)
 
     def predict(self, *, noise: Noise | None = None, **prepared: Tensor) -> Tensor:
         """Smoothed logarithm of 1 + CP10k of the panel, float32 (n, genes)."""

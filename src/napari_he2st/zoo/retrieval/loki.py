@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
+from napari_he2st.core.types import Transform
 from napari_he2st.zoo.base import Batches, Recipe
 from napari_he2st.zoo.blocks.bpe import Tokeniser, bytes_tokeniser, clip_tokeniser
 from napari_he2st.zoo.blocks.coca import CaptionDecoder, ImageTower, TextTower
+from napari_he2st.zoo.blocks.components import principal_components
 from napari_he2st.zoo.blocks.contrast import pair_loss
 from napari_he2st.zoo.blocks.pixels import standardise
+from napari_he2st.zoo.blocks.point_drift import Points, drift, rigid_fit
 from napari_he2st.zoo.blocks.retrieval import Retrieval
 from napari_he2st.zoo.blocks.search import similarity_mean, weighted_mean
 from napari_he2st.zoo.blocks.symmetry import random_symmetry
 from napari_he2st.zoo.inputs import Tiles
 from napari_he2st.zoo.weights import load_published
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 _ADDRESS = "https://huggingface.co/WangGuangyuLab/Loki"
 _PIXELS = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 _WORDS, _LENGTH = 50, 76
 _CAPTION_WEIGHT = 2.0
+_LOOKS, _STEPS = 3, 1000
 
 
 class Loki(Retrieval):
@@ -152,6 +160,33 @@ class Loki(Retrieval):
             return (similarity * self.logit_scale.exp()).softmax(1)
         return similarity.clamp(min=torch.finfo(similarity.dtype).eps)
 
+    def align(self, sections: Sequence[AnnData], *, tiles: Sequence[Tensor]) -> list[Transform]:
+        """Transform of each section into the first section's frame, in micrometres; the first is the identity.
+
+        Points drift together by their place and by what their images look like, then the rigid motion nearest to
+        that is taken.
+
+        Parameters
+        ----------
+        sections
+            Positions in ``obsm["spatial"]``, micrometres.
+        tiles
+            Of each section, uint8 (n, 3, px, px).
+
+        Returns
+        -------
+        list of Transform
+            ``info`` holds ``moved``, the positions after the drift, and ``objective``, its final variance.
+        """
+        self.eval()
+        with torch.inference_mode():
+            looks = [self.embed_images(**self.prepare(tiles=part)).double().cpu().numpy() for part in tiles]
+        places = [np.asarray(section.obsm["spatial"], dtype=np.float64) for section in sections]
+        return [
+            Transform(np.eye(3)),
+            *(_align(places[0], looks[0], *other) for other in zip(places[1:], looks[1:], strict=True)),
+        ]
+
     def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:
         """Load the published weights where so built, then train."""
         if self.pretrained:
@@ -200,3 +235,20 @@ def percentile_scaled(values: Tensor) -> Tensor:
 def _from_0_to_1(values: Tensor) -> Tensor:
     low, high = values.amin(0), values.amax(0)
     return (values - low) / (high - low).clamp(min=torch.finfo(values.dtype).tiny)
+
+
+def _align(target: Points, target_looks: Points, source: Points, source_looks: Points) -> Transform:
+    """One section onto another; each kind of numbers is brought to 0 … 1 over all its columns together."""
+    known = principal_components(target_looks, _LOOKS)
+    kinds = [(looks - known["mean"]) @ known["axes"] for looks in (target_looks, source_looks)]
+    low, high = target.min(), target.max()
+    points = [
+        np.hstack([_to_unit(place), _to_unit(look)[:, :2]]) for place, look in zip((target, source), kinds, strict=True)
+    ]
+    moved, variance = drift(*points, alpha=0.5, tolerance=1e-9, max_iterations=_STEPS, rank=100)
+    where = moved[:, :2] * (high - low) + low
+    return Transform(rigid_fit(source, where), {"moved": where, "objective": variance})
+
+
+def _to_unit(values: Points) -> Points:
+    return (values - values.min()) / max(np.ptp(values), np.finfo(np.float64).tiny)
