@@ -74,6 +74,7 @@ class TransformerST(DomainMethod, Predictor):
 
     unit: Unit = Spots()
     fitted = "slide"
+    optional = frozenset({"tiles", "um"})  # of the domains, which take neither
     targets: Mapping[str, Expression | Label] = {"expression": Expression("log1p_cp10k", panel="hvg:3000")}
 
     def __init__(
