@@ -63,7 +63,7 @@ class TransformerST(DomainMethod, Predictor):
         Of each of the two stages of the graph network.
     window_px
         Width of the window whose mean is a position's colour.
-    tile_px, dim, depth, heads, dim_head, mlp_dim, dropout
+    tile_px, mpp, dim, depth, heads, dim_head, mlp_dim, dropout
         Of the vision transformer.
 
     Notes
@@ -85,6 +85,7 @@ class TransformerST(DomainMethod, Predictor):
         epochs: int = 200,
         window_px: int = 101,
         tile_px: int = 112,
+        mpp: float | None = None,
         dim: int = 1024,
         depth: int = 4,
         heads: int = 16,
@@ -102,7 +103,7 @@ class TransformerST(DomainMethod, Predictor):
             self.recipe = Recipe(epochs=1)
             return
         self.unit, self.fitted = Slide(), "cohort"
-        self.inputs = {"tiles": Tiles(px=tile_px), "grid_xy": Positions(kind="grid", bins=_BINS)}
+        self.inputs = {"tiles": Tiles(px=tile_px, mpp=mpp), "grid_xy": Positions(kind="grid", bins=_BINS)}
         self.recipe = Recipe("adam", lr=1e-3, epochs=100, batch_size=1)
         self.patch_embedding = nn.Linear(3 * tile_px**2, dim)
         self.x_embed, self.y_embed = nn.Embedding(_BINS, dim), nn.Embedding(_BINS, dim)
