@@ -9,7 +9,7 @@ from napari_he2st.zoo.alignment import paste
 from napari_he2st.zoo.blocks.transport import rigid, row_divergence
 
 SETTINGS = {
-    "a01": {"alpha": 0.1},
+    "a01": {"alpha": 0.1, "normalise": False},
     "a01_norm": {"alpha": 0.1, "normalise": True},
     "a05_euc": {"alpha": 0.5, "dissimilarity": "euclidean", "normalise": True},
 }
@@ -24,7 +24,7 @@ def run(case: dict) -> dict:
         aligner = paste.PASTE(**settings, iterations=iterations, faithful=True)
         out[f"pi_{name}"], out[f"obj_{name}"] = aligner.couple(*given)
     out["pi_heur"] = paste.by_nearness(x["xyA"], x["xyB"])
-    plain = paste.PASTE(iterations=iterations, faithful=True)
+    plain = paste.PASTE(normalise=False, iterations=iterations, faithful=True)
     out["pi_init"] = plain.couple(*given, start=out["pi_heur"])[0]
     out["R"], out["tX"], out["tY"] = rotation, centre_a, centre_b = rigid(x["xyA"], x["xyB"], out["pi_a01"])
     out["procA"], out["procB"] = x["xyA"] - centre_a, (x["xyB"] - centre_b) @ rotation.T

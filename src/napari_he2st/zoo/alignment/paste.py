@@ -40,9 +40,11 @@ class PASTE(Aligner):
     dissimilarity
         Of expression: Kullback–Leibler, or squared Euclidean of counts.
     normalise
-        Whether distances are divided by their smallest.
+        Whether distances are divided by their smallest, so that their unit does not count.
     start
         What the coupling starts from: nothing known, or nearness after centring.
+    mirror
+        Whether a section may have been turned over.
     max_spots
         Larger sections are thinned.
     iterations
@@ -56,14 +58,15 @@ class PASTE(Aligner):
         *,
         alpha: float = 0.1,
         dissimilarity: Literal["kl", "euclidean"] = "kl",
-        normalise: bool = False,
+        normalise: bool = True,
         start: Literal["uniform", "spatial"] = "uniform",
+        mirror: bool = False,
         max_spots: int = 2000,
         iterations: int = 200,
         faithful: bool = False,
     ) -> None:
         self.alpha, self.dissimilarity, self.normalise, self.start = alpha, dissimilarity, normalise, start
-        self.max_spots, self.iterations, self.faithful = max_spots, iterations, faithful
+        self.mirror, self.max_spots, self.iterations, self.faithful = mirror, max_spots, iterations, faithful
 
     def align(self, sections: Sequence[AnnData]) -> list[Transform]:
         """Move each section onto the one before."""
@@ -72,7 +75,9 @@ class PASTE(Aligner):
         for number in self.steps(len(pairs), "Aligning"):
             (counts_a, xy_a), (counts_b, xy_b) = pairs[number]
             coupling, objective = self.couple(counts_a, xy_a, counts_b, xy_b)
-            steps.append(motion(*rigid(xy_a, xy_b, coupling), coupling=coupling, objective=objective))
+            steps.append(
+                motion(*rigid(xy_a, xy_b, coupling, mirror=self.mirror), coupling=coupling, objective=objective)
+            )
         return chained(steps)
 
     def couple(

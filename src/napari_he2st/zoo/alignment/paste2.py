@@ -51,6 +51,8 @@ class PASTE2(Aligner):
         Whether distances are brought to the range of the dissimilarity.
     use_image
         Whether the mean colour around a spot counts as much as its expression.
+    mirror
+        Whether a section may have been turned over.
     max_spots
         Larger sections are thinned.
     iterations
@@ -67,6 +69,7 @@ class PASTE2(Aligner):
         dissimilarity: Dissimilarity = "kl",
         normalise: bool = True,
         use_image: bool = False,
+        mirror: bool = False,
         max_spots: int = 2000,
         iterations: int = 1000,
     ) -> None:
@@ -75,7 +78,7 @@ class PASTE2(Aligner):
             raise He2stError(message, todo="Say which share of the spots both sections have")
         self.inputs = {"tiles": Tiles(px=49, mpp="native")} if use_image else {}
         self.overlap, self.alpha, self.dissimilarity, self.normalise = overlap, alpha, dissimilarity, normalise
-        self.max_spots, self.iterations = max_spots, iterations
+        self.mirror, self.max_spots, self.iterations = mirror, max_spots, iterations
 
     def align(self, sections: Sequence[AnnData], tiles: Sequence[Tensor | None] | None = None) -> list[Transform]:
         """Move each section onto the one before, by what they have in common."""
@@ -90,7 +93,9 @@ class PASTE2(Aligner):
             (counts_a, xy_a), (counts_b, xy_b) = (counts_and_places(s) for s in pairs[number])
             colours = [s.obsm["rgb"] for s in pairs[number] if "rgb" in s.obsm]
             coupling, objective = self.couple(counts_a, xy_a, counts_b, xy_b, *colours)
-            steps.append(motion(*rigid(xy_a, xy_b, coupling), coupling=coupling, objective=objective))
+            steps.append(
+                motion(*rigid(xy_a, xy_b, coupling, mirror=self.mirror), coupling=coupling, objective=objective)
+            )
         return chained(steps)
 
     def couple(

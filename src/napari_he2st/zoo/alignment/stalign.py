@@ -38,8 +38,8 @@ class STalign(Aligner):
     iterations, diffeo_start
         Steps, and how many of them move the affine map alone.
     step_linear, step_shift, step_flow
-        Lengths of the steps of the affine map's parts and of the flow; in the units of the publication, where a
-        pixel is 30 µm.
+        Lengths of the steps of the affine map's parts and of the flow, where a pixel is 30 units. The published ones
+        (2e-8, 0.2, 2e3) are for images of many more pixels than sections of spots give.
     sigma_match, sigma_flow
         How much the images may differ, and how much the flow may bend.
     """
@@ -52,10 +52,10 @@ class STalign(Aligner):
         smoothness_pitches: float = 5.0,
         iterations: int = 500,
         diffeo_start: int = 100,
-        step_linear: float = 2e-8,
-        step_shift: float = 0.2,
+        step_linear: float = 5e-6,
+        step_shift: float = 20.0,
         step_flow: float = 2e3,
-        sigma_match: float = 1.0,
+        sigma_match: float = 0.2,
         sigma_flow: float = 5e5,
     ) -> None:
         self.raster_pitches, self.blur, self.smoothness_pitches = raster_pitches, blur, smoothness_pitches

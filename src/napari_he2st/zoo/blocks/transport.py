@@ -60,8 +60,8 @@ def line_minimum(square: float, slope: float) -> float:
     return 1.0 if square + slope < 0 else 0.0
 
 
-def rigid(x: Array, y: Array, coupling: Array) -> tuple[Array, Array, Array]:
-    """The rotation, perhaps with a reflection, that brings ``y`` onto ``x`` where they are coupled.
+def rigid(x: Array, y: Array, coupling: Array, *, mirror: bool = True) -> tuple[Array, Array, Array]:
+    """The rotation, where ``mirror`` perhaps with a reflection, that brings ``y`` onto ``x`` where they are coupled.
 
     Returns
     -------
@@ -71,6 +71,8 @@ def rigid(x: Array, y: Array, coupling: Array) -> tuple[Array, Array, Array]:
     mass = coupling.sum()
     centre_x, centre_y = coupling.sum(1) @ x / mass, coupling.sum(0) @ y / mass
     U, _, Vt = np.linalg.svd((y - centre_y).T @ coupling.T @ (x - centre_x))
+    if not mirror and np.linalg.det(Vt.T @ U.T) < 0:
+        Vt[-1] *= -1
     return Vt.T @ U.T, centre_x, centre_y
 
 
