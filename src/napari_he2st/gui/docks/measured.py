@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari_he2st.engine.session import Result
     from napari_he2st.gui.docks.base import Dock
 
-_PICTURE_PX = 170  # of one panel: two stand beside each other in a dock of 400 px
+_PICTURE_PX = 122  # of one panel without its margin: two stand beside each other in the narrowest dock
 
 
 @dataclass(frozen=True)
@@ -160,8 +160,10 @@ class MeasuredSection(QGroupBox):
         if result is None or result.name not in self._checked:
             return
         checked, fit = self._checked[result.name], self._checked[result.name].fit
-        note = f"{result.name}: {fit.n:,} spots × {len(result.genes):,} genes, {fit.on_tissue:.0%} on tissue."
-        self.fit.setText(note if fit.message is None else f"{note} {fit.message}")
+        known = f"{result.name}: {fit.n:,} spots × {len(result.genes):,} genes"
+        self.fit.setText(
+            f"{known}, {fit.on_tissue:.0%} on tissue." if fit.message is None else f"{known}. {fit.message}"
+        )
         height, width, _ = checked.picture.shape
         image = QImage(checked.picture.data, width, height, 3 * width, QImage.Format.Format_RGB888)
         self.picture.setPixmap(QPixmap.fromImage(image))
