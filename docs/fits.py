@@ -71,7 +71,7 @@ ITEMS = (
     Item("spatialdata_zarr_xenium_points/xenium_rep1_io.points_only.spatialdata.zarr"),
     Item("dlpfc_visium_layers/151507"),
     Item("visium_v1_chicken_heart_regions"),
-    Item("visium_mouse_brain_anterior_100spots/converted"),
+    Item("visium_mouse_brain_anterior_100spots/converted", mpp=9.68),
 )
 
 
@@ -110,9 +110,8 @@ class Window:
             return f"{known} no image to fit"
         self.dock.add_section(section, slide_of(section))
         self.wait(lambda: bool(self.session.results) and not self.dock.busy)
-        name = self.session.result
-        fit = self.dock.measured._checked[name].fit
-        return f"{known} {fit.on_tissue:4.0%} on tissue. {fit.message or 'fits'}"
+        fit = self.dock.measured.fit_of(self.session.result)
+        return f"{known} {fit.on_tissue:4.0%} on tissue: {fit.message or 'fits'}"
 
     def keep(self, path: Path) -> None:
         """Take a picture of the whole window."""
@@ -141,7 +140,7 @@ def main() -> None:
         try:
             said = window.show(item, arguments.data)
         except He2stError as error:
-            said = f"refused: {error}"
+            said = f"refused: {error.what}"
         print(f"{label:70} {said}", flush=True)
         if item.picture is not None:
             window.keep(arguments.out / f"{item.picture}.png")

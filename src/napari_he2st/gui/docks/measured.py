@@ -175,6 +175,11 @@ class MeasuredSection(QGroupBox):
             self.correct_button.setToolTip(tip)
         self.undo_button.setVisible(self._session.n_moves(result.name) > 0)
 
+    def fit_of(self, result: str) -> Fit | None:
+        """The fit of a result that was loaded here, or None."""
+        checked = self._checked.get(result)
+        return None if checked is None else checked.fit
+
     def correct(self) -> None:
         """Move the spots of the current result as the check proposes."""
         result = self._session.current_result
