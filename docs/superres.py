@@ -39,7 +39,9 @@ def main() -> None:
     ratio = sums[whole].sum(axis=0) / counts[whole].sum(axis=0)
     pcc = [np.corrcoef(sums[whole, i], counts[whole, i])[0, 1] for i in range(counts.shape[1])]
     print(f"{len(cells):,} cells of {cells.pitch_um:g} µm; {whole.sum()} spots; {counts.shape[1]} genes")
-    print(f"sum over spots, predicted / measured: median {np.median(ratio):.3f}, {ratio.min():.3f} to {ratio.max():.3f}")
+    print(
+        f"sum over spots, predicted / measured: median {np.median(ratio):.3f}, {ratio.min():.3f} to {ratio.max():.3f}"
+    )
     print(f"correlation over spots: median {np.median(pcc):.3f}")
 
     column = list(dense.var_names).index(given.gene)

@@ -11,6 +11,7 @@ import typer
 
 from napari_he2st._version import __version__
 from napari_he2st.cli import (
+    align,
     cache,
     compare,
     console,
@@ -25,6 +26,7 @@ from napari_he2st.cli import (
     models,
     predict,
     train,
+    train_slides,
 )
 from napari_he2st.cli.options import examples
 from napari_he2st.core.errors import He2stError
@@ -42,7 +44,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (info, models, encoders, predict, impute, train, import_weights, domains, compare, export, doctor):
+_MODULES = (
+    info,
+    models,
+    encoders,
+    predict,
+    impute,
+    train,
+    train_slides,
+    import_weights,
+    domains,
+    align,
+    compare,
+    export,
+    doctor,
+)
+for _module in _MODULES:
     app.add_typer(_module.app)
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(cache.app, name="cache")

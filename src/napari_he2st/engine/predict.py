@@ -23,6 +23,7 @@ from napari_he2st.engine.features import NOTHING_GIVEN, Given
 from napari_he2st.engine.results import to_adata
 from napari_he2st.engine.run import Runner, Settings, describe_given, predicts_cells, sees_a_slide
 from napari_he2st.engine.sampling import draws_of
+from napari_he2st.engine.slide_level import predict_bag, sees_bag
 from napari_he2st.engine.store import Store
 from napari_he2st.zoo.catalogue import load
 
@@ -105,6 +106,8 @@ def predict(
         The store belongs to another run, or another process writes to it.
     """
     bundle = load(bundle) if isinstance(bundle, str | Path) else bundle
+    if sees_bag(bundle.members[0]):
+        raise ModelError("This predictor gives one result for a slide", where=bundle.id, todo="Call predict_slide")
     slide = normalised(slide, stain)
     control = control or Control()
     where = choose_device(device)
@@ -179,6 +182,9 @@ def predict_slide(
         be read is in ``uns["he2st"]["unreadable_spots"]``.
     """
     bundle = load(bundle) if isinstance(bundle, str | Path) else bundle
+    if sees_bag(bundle.members[0]):
+        wanted = {name: run[name] for name in ("n_samples", "control") if name in run}
+        return predict_bag(bundle, slide, device=device, seed=seed, stain=stain, **wanted)
     grid = tissue_grid(bundle, slide, pitch_um, given) if grid is None else grid
     if region is not None:
         grid = grid.take(np.flatnonzero(inside_polygon(grid.xy, region.polygon)))

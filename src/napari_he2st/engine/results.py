@@ -29,8 +29,9 @@ def to_adata(
     std: NDArray[np.float32] | None = None,
     seed: int = 0,
     device: str = "cpu",
+    scale: str | None = None,
 ) -> AnnData:
-    """Predicted values, float32 (spots, genes), as AnnData with provenance."""
+    """Predicted values, float32 (spots, genes), as AnnData with provenance; ``scale`` if not the bundle's."""
     import anndata as ad
     import pandas as pd
 
@@ -43,7 +44,7 @@ def to_adata(
     ensembl = dict(zip(bundle.genes, bundle.manifest.ensembl or [None] * len(bundle.genes), strict=True))
     var = pd.DataFrame(
         {
-            keys.ENSEMBL: [ensembl[g] or "" for g in genes],
+            keys.ENSEMBL: [ensembl.get(g) or "" for g in genes],
             keys.HELD_OUT_PCC: [bundle.scores.get(g, np.nan) for g in genes],
         },
         index=pd.Index(genes),
@@ -55,7 +56,7 @@ def to_adata(
     adata.uns[keys.UNS] = provenance(
         "predicted",
         mpp=slide.mpp,
-        scale=bundle.manifest.scale,
+        scale=scale or bundle.manifest.scale,
         pitch_um=grid.pitch_um,
         spot_um=grid.spot_um,
         lattice=grid.lattice,
