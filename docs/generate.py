@@ -122,7 +122,8 @@ have a rule of their own), and the largest absolute difference in them.
 
 *Learning*: every system was trained briefly on one CPU thread, at reduced width where `benchmarks/learning.toml`
 says so, on three sections of one HER2+ breast tumour and scored on a fourth of the same patient, over the 250
-genes most variable in the training sections. PCC is the mean Pearson correlation over spots, beside {ridge} of
+genes most variable in the training sections. A system that is fitted to the slide it predicts learned one half of the
+spots of that fourth section and is scored on the other half. PCC is the mean Pearson correlation over spots, beside {ridge} of
 ridge regression; p is its probability when spots are permuted; errors are in the system's own expression scale.
 Parameters, minutes of training (reading included) and seconds per 1,000 predicted spots are those of this small
 network. It learns if its error is below that of the training mean and p < 0.01. These are checks that training

@@ -104,13 +104,15 @@ class Fit:
 
 
 def list_models() -> list[dict[str, Any]]:
-    """Rows of :func:`~napari_he2st.zoo.catalogue.models`: trained predictors, then systems to train.
+    """Predictors among the rows of :func:`~napari_he2st.zoo.catalogue.models`: trained ones, then systems to train.
 
     Bundles have a ``path`` beside: the name or folder to load.
     """
     from napari_he2st.zoo.catalogue import models
 
-    return [{**row, "path": row["slug"]} if row["kind"] == "bundle" else row for row in models()]
+    bundles = [{**row, "path": row["slug"]} for row in models() if row["kind"] == "bundle"]
+    systems = [row for row in models() if row["kind"] == "system" and row["tasks"][0] not in ("domains", "alignment")]
+    return bundles + systems
 
 
 def load_bundle(name_or_path: str) -> tuple[Bundle, dict[str, Any]]:

@@ -203,7 +203,7 @@ class Fitted(System):
         Where long work reports itself and is asked to stop; set by the engine.
     """
 
-    unit = Slide()
+    unit: Unit = Slide()
     optional: ClassVar[frozenset[str]] = frozenset()
     progress: Progress | None = None
 

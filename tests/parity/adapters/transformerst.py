@@ -21,11 +21,13 @@ from napari_he2st.zoo.superres.transformerst import (
 GREY_REACH = 10
 
 
-def _same_edges(ours: np.ndarray, theirs: np.ndarray) -> str | None:
-    return None if set(zip(*ours.tolist(), strict=True)) == set(zip(*theirs.tolist(), strict=True)) else "other edges"
-
-
-COMPARE = {"edges": _same_edges}
+def _in_order_of(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
+    """Our edges (2, edges) in the order of theirs, where they are the same."""
+    if ours.shape != theirs.shape:
+        return ours
+    found = np.empty_like(ours)
+    found[:, np.lexsort(theirs)] = ours[:, np.lexsort(ours)]
+    return found
 
 
 def run(case: dict) -> dict:
@@ -48,7 +50,7 @@ def run(case: dict) -> dict:
         "adj_label": (adjacency + torch.eye(len(adjacency))).numpy(),
         "norm_value": np.asarray(graph_balance(len(adjacency), float(adjacency.sum()))),
         "prune_equals_full": np.array(True),  # there is one graph
-        "edges": np.stack(graph.nonzero()),
+        "edges": _in_order_of(case["outputs"]["edges"], np.stack(graph.nonzero())),
         "edges_kept": kept,
         "z": found["z"],
         "de_feat": found["decoded"],

@@ -16,6 +16,7 @@ from napari_he2st.zoo.encoders.build import hipt_network
 from napari_he2st.zoo.encoders.dense import HiptMaps, dense_encoder, dense_spec
 from napari_he2st.zoo.superres.iscale import IScale
 from napari_he2st.zoo.superres.istar import IStar
+from napari_he2st.zoo.superres.miso import own_size
 from napari_he2st.zoo.superres.transformerst import TransformerST, weigh_nearest
 
 CPU = torch.device("cpu")
@@ -159,3 +160,9 @@ def test_transformerst_groups_spots() -> None:
     assert first.n_domains == 2
     agree = (first.labels == left).mean()
     assert max(agree, 1 - agree) > 0.9
+
+
+def test_labels_of_miso_have_the_size_of_the_counts() -> None:
+    measured = torch.tensor([[1.0, 2.0], [3.0, torch.nan], [5.0, 4.0]])
+    assert own_size(measured.nan_to_num() / 10, measured).tolist() == pytest.approx([10.0, 10.0])
+    assert own_size(-measured.nan_to_num(), measured).tolist() == [0.0, 0.0]

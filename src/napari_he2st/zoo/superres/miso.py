@@ -60,7 +60,8 @@ class Miso(Predictor):
     The published encoders are Phikon in training and H0-mini in prediction; here one serves both. The first stage
     lives as long as training. In the original it sees a feature of a spot's whole image, here the mean over its
     patches. Each spot's label is the mean of what those first stages say that saw its slide; with fewer slides
-    than folds there is one.
+    than folds there is one. Its loss leaves the size of each gene open; here labels are brought to the size of the
+    counts.
     """
 
     targets: Mapping[str, Expression | Label] = {"expression": Expression("counts", panel="hvg:100")}
@@ -168,10 +169,12 @@ class Miso(Predictor):
                     losses.append(float(loss.detach()))
                 yield {"epoch": epoch, "spot_loss": sum(losses) / len(losses)}
             with torch.no_grad():
-                for slide in seen:
-                    here = known.slide == slide
-                    total[here] += model(features[None, here], near[slide][None])[0]
-                    n[here] += 1
+                said = {slide: model(features[None, known.slide == slide], near[slide][None])[0] for slide in seen}
+                measured = torch.cat([known.expression[known.slide == slide] for slide in seen])
+                size = own_size(torch.cat(list(said.values())), measured)
+                for slide, labels in said.items():
+                    total[known.slide == slide] += labels * size
+                    n[known.slide == slide] += 1
         return total / n
 
 
@@ -250,6 +253,13 @@ def cosine_loss(predicted: Tensor, measured: Tensor) -> Tensor:
     known = measured.isfinite()
     predicted = torch.where(known, predicted, torch.zeros_like(predicted))
     return 1 - F.cosine_similarity(predicted, measured.nan_to_num(), dim=1).mean()
+
+
+def own_size(predicted: Tensor, measured: Tensor) -> Tensor:
+    """Factor of each gene, (genes,), that brings (spots, genes) nearest to what was measured; not below 0."""
+    known = measured.isfinite()
+    predicted, measured = torch.where(known, predicted, 0.0), measured.nan_to_num()
+    return ((predicted * measured).sum(0) / predicted.square().sum(0).clamp(min=1e-12)).clamp(min=0)
 
 
 def _nearest(xy: Tensor, k: int) -> Tensor:
