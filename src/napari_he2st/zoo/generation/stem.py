@@ -44,11 +44,11 @@ class Stem(Predictor):
 
     Notes
     -----
-    Prediction averages 20 draws of 25 steps each; the published sampler goes through all 1,000 (``steps=1000``). A small
-    network trained on three sections lost 0.005 of its mean correlation on a fourth by that, and 0.4 % of its error, at
-    a twenty-third of the time; the noise-free way (``sampler="ddim"``) lost 0.036 and 17 %. The weights that predict are
-    a running average of the trained ones, shorter at the beginning of training than as published, so that short
-    trainings are averages of trained weights.
+    Prediction averages 20 draws of 25 steps each; the published sampler goes through all 1,000 (``steps=1000``). By
+    that a small network, trained on three sections, lost 0.005 of its mean correlation on a fourth and 0.4 % of its
+    error, at a twenty-third of the time; the noise-free way (``sampler="ddim"``) lost 0.036 and 17 %. The weights
+    that predict are a running average of the trained ones, shorter at the beginning of training than as published, so
+    that short trainings are averages of trained weights.
     """
 
     unit = Spots()
