@@ -278,4 +278,5 @@ def check(adata: AnnData | Any, slide: Slide, mask: TissueMask, warnings: Sequen
     from napari_he2st.data.truth.fit_picture import fit_picture
 
     fit = check_fit(adata, mask, warnings=warnings)
-    return Checked(fit, fit_picture(adata, mask, fit, slide.thumbnail(512), side_px=_PICTURE_PX))
+    side_px = _PICTURE_PX if fit.correction is not None else 3 * _PICTURE_PX // 2
+    return Checked(fit, fit_picture(adata, mask, fit, slide.thumbnail(512), side_px=side_px))
