@@ -38,6 +38,6 @@ def test_every_command_is_in_the_manual() -> None:
     finally:
         sys.path.remove(str(MANUAL))
     text = command_line()
-    for command in ("info", "models", "predict", "train", "domains", "compare", "export", "cache", "doctor"):
+    for command in ("info", "models", "predict", "impute", "train", "domains", "compare", "export", "cache", "doctor"):
         assert f"## `he2st {command}`" in text
         assert f"\nhe2st {command}" in text

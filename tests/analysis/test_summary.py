@@ -37,3 +37,12 @@ def test_it_can_be_cancelled():
     control.cancel()
     with pytest.raises(Cancelled):
         summarise_genes(VALUES, control=control)
+
+
+def test_sparse_values_are_summarised_the_same():
+    from scipy.sparse import csc_matrix
+
+    dense = np.random.default_rng(0).poisson(0.3, (50, 7)).astype(np.float32)
+    expected, got = summarise_genes(dense), summarise_genes(csc_matrix(dense))
+    np.testing.assert_allclose(got.mean, expected.mean, rtol=1e-6)
+    np.testing.assert_allclose(got.detected, expected.detected)

@@ -10,7 +10,7 @@ import pytest
 
 from napari_he2st.core.errors import He2stError
 from napari_he2st.core.schema import provenance
-from napari_he2st.core.types import Domains
+from napari_he2st.core.types import Domains, Transform
 from napari_he2st.engine.session import Session
 
 LABELS = np.array([0, 0, 1, -1])
@@ -60,3 +60,45 @@ def test_a_comparison_goes_with_its_results(session):
     assert session.comparison is None
     assert session.compared == ("", "")
     heard.assert_called_once_with()
+
+
+def test_large_sparse_expression_stays_sparse(session, monkeypatch):
+    from scipy.sparse import csr_matrix, issparse
+
+    from napari_he2st.engine import session as module
+
+    monkeypatch.setattr(module, "DENSE_BYTES", 10)
+    adata = session.results["spots"].adata.copy()
+    adata.X = csr_matrix(np.array([[0, 3], [0, 0], [1, 0], [0, 5]], dtype=np.float32))
+    result = session.add_adata(adata, "slide", name="large")
+    assert issparse(result.values)
+    np.testing.assert_array_equal(result.column("B"), [3, 0, 0, 5])
+    assert np.isnan(result.column("C")).all()
+    assert session.gene == "A"  # the gene that was shown before
+    session.remove_result("spots")
+    session.gene = None
+    assert module.first_gene(result) == "B"
+
+
+def test_moved_spots_are_announced_and_come_back(session):
+    heard = Mock()
+    session.result_moved.connect(heard)
+    before = session.results["spots"].grid.xy.copy()
+    session.move_spots("spots", Transform.scale(2.0, (1.0, 0.0)), "twice")
+    np.testing.assert_allclose(session.results["spots"].grid.xy, before * 2 + [1, 0])
+    session.move_spots("spots", Transform.scale(0.5), "half")
+    assert session.n_moves("spots") == 2
+    assert list(session.results["spots"].adata.uns["he2st"]["corrections"]) == ["twice", "half"]
+    assert session.undo_move("spots")
+    np.testing.assert_allclose(session.results["spots"].grid.xy, before * 2 + [1, 0])
+    assert session.undo_move("spots")
+    assert not session.undo_move("spots")
+    np.testing.assert_array_equal(session.results["spots"].grid.xy, before)
+    assert heard.call_count == 4
+
+
+def test_predicted_spots_are_not_moved(session):
+    grid = session.results["spots"].grid
+    session.begin_result("run", "slide", grid, ["A"], scale="log1p_cp10k")
+    with pytest.raises(He2stError, match="Only measured spots"):
+        session.move_spots("run", Transform.scale(2.0), "twice")

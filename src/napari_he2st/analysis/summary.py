@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 
 from napari_he2st.core.progress import Progress
 
@@ -28,17 +30,20 @@ class GeneSummary:
     detected: NDArray[np.float64]
 
 
-def summarise_genes(values: NDArray[np.float32], *, control: Progress | None = None) -> GeneSummary:
+def summarise_genes(values: Any, *, control: Progress | None = None) -> GeneSummary:
     """Summarise each gene.
 
     Parameters
     ----------
     values
-        Spots × genes; NaN is unmeasured.
+        Spots × genes, an array or a sparse CSC matrix; NaN is unmeasured.
     control
         Told of progress, block by block; may cancel.
     """
     spots, genes = values.shape
+    if issparse(values):
+        above = np.diff((values > 0).tocsc().indptr)
+        return GeneSummary(np.asarray(values.mean(axis=0), dtype=np.float64).ravel(), above / max(spots, 1))
     block = max(1, _BLOCK_VALUES // max(genes, 1))
     known, total, above = np.zeros(genes, np.int64), np.zeros(genes), np.zeros(genes, np.int64)
     if control is not None:

@@ -11,6 +11,7 @@ import typer
 
 from napari_he2st._version import __version__
 from napari_he2st.cli import (
+    align,
     cache,
     compare,
     console,
@@ -53,6 +54,7 @@ _MODULES = (
     train_slides,
     import_weights,
     domains,
+    align,
     compare,
     export,
     doctor,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from napari_he2st.cli import console
-from napari_he2st.cli.inputs import read_expression
-from napari_he2st.cli.options import Force, Options, Output, Seed, examples, read_pairs
+from napari_he2st.cli.inputs import open_section, open_slide
+from napari_he2st.cli.options import Device, Force, Options, Output, Seed, examples, read_pairs
 
 app = typer.Typer()
 
@@ -17,28 +18,71 @@ app = typer.Typer()
     epilog=examples(
         "he2st domains slide.h5ad --method leiden -o domains.h5ad",
         "he2st domains slide.h5ad --method kmeans --n 7 -o domains.h5ad",
+        "he2st domains her2st:C2 --method staig --n 6 --option epochs=100 -o domains.h5ad",
+        "he2st domains her2st:C2 --method leiden --on efficientnet-lite0 -o looks.h5ad",
     )
 )
 def domains(
     source: Annotated[
         str, typer.Argument(metavar="IN.h5ad", help="Expression: an h5ad or a section.", show_default=False)
     ],
-    method: Annotated[str, typer.Option("--method", help="How to group spots; a wrong name lists all.")],
+    method: Annotated[str, typer.Option("--method", help="How to group spots: he2st models --task domains lists all.")],
     output: Output,
     n: Annotated[int | None, typer.Option("--n", min=1, help="How many domains, where the method can be told.")] = None,
+    slide: Annotated[
+        str | None, typer.Option("--slide", help="The slide, for methods that see tiles; by default the section's.")
+    ] = None,
+    on: Annotated[str, typer.Option("--on", help="What generic methods group by: expression, or an encoder.")] = (
+        "expression"
+    ),
+    cells: Annotated[
+        Path | None, typer.Option("--cells", help="CSV of nuclei: x, y (level-0 pixels) and kind, for iimpact.")
+    ] = None,
+    variant: Annotated[str, typer.Option("--variant", help="Named settings of a published method.")] = "default",
     option: Options = None,
     seed: Seed = 0,
+    device: Device = "auto",
     force: Force = False,
 ) -> None:
     """Group spots into tissue domains, written into the h5ad as obs["domain"]."""
     from napari_he2st.core.atomic import check_output
     from napari_he2st.data.export import export
+    from napari_he2st.engine.methods import method as find_method
     from napari_he2st.engine.segment import segment, write_domains
 
     options = read_pairs(option)
     check_output(output, force=force, inputs=(source,))
-    adata = read_expression(source)
-    found = segment(adata, method, n_domains=n, seed=seed, **options)
-    write_domains(adata, found)
-    export(adata, "h5ad", output, force=force)
+    section = open_section(source)
+    sees = on != "expression" or find_method("domains", method).card is not None
+    where = slide or (section.slide_path and str(section.slide_path))
+    image = open_slide(where, mpp=section.adata.uns["he2st"]["mpp"]) if sees and where else None
+    found = segment(
+        section.adata,
+        method,
+        n_domains=n,
+        seed=seed,
+        on=on,
+        slide=image,
+        cells=None if cells is None else _read_cells(cells),
+        variant=variant,
+        device=device,
+        **options,
+    )
+    write_domains(section.adata, found)
+    export(section.adata, "h5ad", output, force=force)
     console.note(f"{output}: {found.n_domains} domains ({method}).")
+
+
+def _read_cells(path: Path) -> tuple:
+    """Positions and kinds from a CSV with columns x, y and kind."""
+    import pandas as pd
+
+    from napari_he2st.core.errors import TruthError
+
+    try:
+        table = pd.read_csv(path, usecols=["x", "y", "kind"])
+    except (OSError, ValueError) as error:
+        raise TruthError(
+            f"The nuclei cannot be read ({error})", where=path, todo="Give columns x, y and kind"
+        ) from error
+    return table[["x", "y"]].to_numpy(dtype=float), table["kind"].astype(str).to_numpy()

@@ -55,7 +55,7 @@ def import_weights(
     """
     from napari_he2st.core.atomic import check_output
     from napari_he2st.engine.import_weights import import_weights as load
-    from napari_he2st.engine.train import About
+    from napari_he2st.engine.trained import About
 
     files = {key: Path(str(file)) for key, file in read_pairs(beside).items()}
     own = () if checkpoint.startswith("hf:") else (Path(checkpoint),)

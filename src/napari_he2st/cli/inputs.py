@@ -85,7 +85,7 @@ def load_or_fit(model: str, slide: Slide, given: Given, measured: str | None, *,
         raise TruthError(
             "This system learns many slides, not the one it predicts", where=model, todo="Train it with he2st train"
         )
-    section = replace(open_section(measured, mpp=slide.mpp), slide_path=slide.path)
+    section = replace(open_section(measured, mpp=slide.mpp), slide_path=Path(slide.path))
     return train(model, [section], seed=seed, device=device, given=given)
 
 

@@ -101,8 +101,8 @@ def train(
     """
     from napari_he2st.core.atomic import check_output
     from napari_he2st.engine.model_card import model_card
-    from napari_he2st.engine.train import About
     from napari_he2st.engine.train import train as train_system
+    from napari_he2st.engine.trained import About
     from napari_he2st.zoo.catalogue import variant_arguments
 
     arguments = {**variant_arguments(system, variant), **read_pairs(argument)}

@@ -57,9 +57,9 @@ def train_slides(
     Patients are kept together: those of a fold are never seen by the model that is scored on them.
     """
     from napari_he2st.core.atomic import check_output
-    from napari_he2st.engine.train import About
     from napari_he2st.engine.train_slides import read_table
     from napari_he2st.engine.train_slides import train_slides as train
+    from napari_he2st.engine.trained import About
     from napari_he2st.zoo.catalogue import variant_arguments
 
     check_output(output, force=force, inputs=(table,))

@@ -22,7 +22,7 @@ from napari_he2st.core.types import Grid
 from napari_he2st.engine.device import choose_device
 from napari_he2st.engine.features import Scene
 from napari_he2st.engine.inputs import Supply
-from napari_he2st.zoo.inputs import TypedCells
+from napari_he2st.zoo.inputs import Overview, TypedCells
 from napari_he2st.zoo.scale import SCALES
 
 if TYPE_CHECKING:
@@ -169,7 +169,9 @@ def supply(
             missing, todo = cells is None, "Give the nuclei's positions and kinds"
         else:
             missing, todo = slide is None, "Open the slide that the section lies on"
-            if slide is not None:
+            if slide is not None and isinstance(spec, Overview):
+                found[name] = _overview(slide, spec.px)
+            elif slide is not None:
                 found[name] = _of_tiles(spec, slide, grid_of(adata).take(kept), choose_device(device), progress)
         if missing and name not in system.optional:
             message = f"{type(system).__name__} needs {name!r}, and there is nothing to take it from"
@@ -199,6 +201,12 @@ def _of_tiles(spec: Any, slide: Slide, grid: Grid, device: torch.device, progres
     while len(_REMEMBERED) > _MOST_REMEMBERED:
         _REMEMBERED.popitem(last=False)
     return _REMEMBERED[key]
+
+
+def _overview(slide: Slide, px: int) -> tuple[torch.Tensor, float]:
+    """The whole slide, uint8 (3, height, width), and its micrometres per pixel."""
+    image = torch.from_numpy(slide.thumbnail(px)).permute(2, 0, 1)
+    return image, max(slide.size) * slide.mpp / max(image.shape[1:])
 
 
 def encoder_features(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from napari_he2st.core.errors import He2stError, ModelError, WeightsError
 from napari_he2st.core.types import GeneSet
-from napari_he2st.engine.train import About, output_scale
+from napari_he2st.engine.trained import About, encoders_of, output_scale, tile_px_of
 from napari_he2st.zoo.base import Predictor
 from napari_he2st.zoo.bundle import Bundle
 from napari_he2st.zoo.catalogue import cards, system
@@ -89,7 +89,6 @@ def import_weights(
     model.load_state_dict(state)
     _set_beside(model, name, dict(beside or {}))
     model.genes = list(panel.symbols)
-    tiles = [spec for spec in model.inputs.values() if hasattr(spec, "px")]
     manifest = Manifest(
         name=about.name or f"{name}-{path.stem}".replace(" ", "-"),
         title=about.title or about.name or f"{cards()[name].title}, {path.name}",
@@ -97,10 +96,10 @@ def import_weights(
         arguments=wanted,
         genes=panel.symbols,
         scale=output_scale(model),
-        tile_px=max((spec.px for spec in tiles), default=0),
+        tile_px=tile_px_of(model),
         mpp=mpp,
         pitch_um=getattr(model.unit, "pitch_um", pitch_um),
-        encoder=tuple(dict.fromkeys(spec.encoder for spec in tiles if hasattr(spec, "encoder"))),
+        encoder=encoders_of(model),
         organs=about.organs,
         species=about.species,
         licence=about.licence,

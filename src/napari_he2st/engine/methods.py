@@ -86,7 +86,9 @@ def methods(task: Task) -> dict[str, Method]:
     registry = DOMAIN_METHODS if task == "domains" else ALIGNMENT_METHODS
     found = {entry.name: Method(entry.name, entry.description, entry=entry) for entry in registry}
     for card in catalogue.cards().values():
-        if task in card.tasks and card.tasks[0] in ("domains", "alignment") and card.status != "unavailable":
+        # A system of another kind has a variant of the task's name where its class does this too.
+        own = card.tasks[0] in ("domains", "alignment") or task in card.variants
+        if task in card.tasks and own and card.status != "unavailable":
             where = f"{card.venue} {card.year}".strip()
             found[card.slug] = Method(card.slug, f"{card.title} ({where}): {card.inputs}", card=card)
     return found

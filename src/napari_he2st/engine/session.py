@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
+from scipy.sparse import issparse
 
 from napari_he2st.core import keys
 from napari_he2st.core.errors import He2stError, UnknownNameError
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from napari_he2st.data.slides.tissue import TissueMask
     from napari_he2st.engine.compare import Comparison
     from napari_he2st.zoo.bundle import Bundle
+
+
+DENSE_BYTES = 1 << 30
+"""Sparse expression that would take more than this as an array stays sparse: a gene is then taken out when shown."""
 
 
 @dataclass(eq=False)
@@ -57,7 +62,8 @@ class Result:
     genes
         Panel, in the order of the columns.
     values
-        float32, shape (spots, genes); NaN where nothing is known (yet).
+        float32, shape (spots, genes); NaN where nothing is known (yet). Measured counts of large sections stay
+        a sparse CSC matrix: see :data:`DENSE_BYTES`.
     scale
         Expression scale of ``values``, such as ``"log1p_cp10k"``: the unit of legends.
     scores
@@ -77,7 +83,7 @@ class Result:
     slide: str
     grid: Grid
     genes: list[str]
-    values: NDArray[np.float32]
+    values: Any
     scale: str
     scores: NDArray[np.float32]
     adata: AnnData | None = None
@@ -95,7 +101,8 @@ class Result:
         index = self._index.get(gene)
         if index is None:
             return np.full(len(self.grid), np.nan, dtype=np.float32)
-        return self.values[:, index]
+        column = self.values[:, [index]] if issparse(self.values) else self.values[:, index]
+        return np.asarray(column.toarray().ravel() if issparse(column) else column)
 
     @property
     def _index(self) -> dict[str, int]:
@@ -221,7 +228,10 @@ class Session:
         """Add measured or predicted expression that follows the schema."""
         facts = facts_of(adata)
         X = adata.X
-        values = np.asarray(X.toarray() if hasattr(X, "toarray") else X, dtype=np.float32)
+        if issparse(X) and 4 * X.shape[0] * X.shape[1] > DENSE_BYTES:
+            values = X.tocsc().astype(np.float32)
+        else:
+            values = np.asarray(X.toarray() if issparse(X) else X, dtype=np.float32)
         scores = adata.var[keys.HELD_OUT_PCC] if keys.HELD_OUT_PCC in adata.var else np.full(adata.n_vars, np.nan)
         result = Result(
             _unique(name or facts["library"], self.results),
@@ -359,6 +369,9 @@ def first_gene(result: Result) -> str | None:
         return None
     if np.isfinite(result.scores).any():
         return result.genes[int(np.nanargmax(result.scores))]
+    if issparse(result.values):
+        squares = np.asarray(result.values.multiply(result.values).mean(axis=0)).ravel()
+        return result.genes[int(np.argmax(squares - np.asarray(result.values.mean(axis=0)).ravel() ** 2))]
     known = np.isfinite(result.values)
     if not known.any():
         return result.genes[0]

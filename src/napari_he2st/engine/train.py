@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_he2st.analysis.metrics import METRICS
-from napari_he2st.core import keys
 from napari_he2st.core.errors import ModelError, TruthError
 from napari_he2st.core.progress import Control
 from napari_he2st.engine.device import choose_device
@@ -23,6 +22,7 @@ from napari_he2st.engine.features import NOTHING_GIVEN, Given
 from napari_he2st.engine.panel import choose_panel, expression_variance
 from napari_he2st.engine.reference import describe_reference
 from napari_he2st.engine.scoring import predict_resolved
+from napari_he2st.engine.trained import HVG_SCORED, About, Split, expression_of, mean_known, tile_px_of, trained_bundle
 from napari_he2st.engine.training_batches import TrainingBatches, measured
 from napari_he2st.engine.training_data import (
     Resolved,
@@ -34,65 +34,10 @@ from napari_he2st.zoo import inputs as kinds
 from napari_he2st.zoo.base import Expression, Predictor
 from napari_he2st.zoo.bundle import Bundle
 from napari_he2st.zoo.catalogue import system
-from napari_he2st.zoo.manifest import Manifest
 from napari_he2st.zoo.scale import scale_of
 
 if TYPE_CHECKING:
     from napari_he2st.data.truth import Section
-
-
-@dataclass(frozen=True)
-class About:
-    """What the user says of a bundle; the rest is filled in by training.
-
-    Attributes
-    ----------
-    name
-        Its id, without spaces; by default the system and the number of genes.
-    title
-        For people.
-    organs, species
-        Of the training data.
-    licence
-        Of the bundle.
-    notes
-        What it must not be used for.
-    """
-
-    name: str | None = None
-    title: str | None = None
-    organs: tuple[str, ...] = ()
-    species: tuple[str, ...] = ()
-    licence: str = ""
-    notes: str = ""
-
-
-HVG_SCORED = 250
-"""Genes in the headline score: the most variable ones in the training sections of each split."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """One honest split: what was trained on, what was scored, and how well.
-
-    Attributes
-    ----------
-    kind
-        ``"section"``, ``"patient"`` or ``"holdout"``.
-    trained, scored
-        Names of sections.
-    pcc
-        Pearson correlation over the scored spots, float64 (genes,), mean over the scored sections.
-    mean_pcc, median_pcc
-        Over the 250 genes most variable in this split's training sections.
-    """
-
-    kind: str
-    trained: tuple[str, ...]
-    scored: tuple[str, ...]
-    pcc: NDArray[np.float64]
-    mean_pcc: float
-    median_pcc: float
 
 
 def train(
@@ -109,7 +54,7 @@ def train(
     epochs: int | None = None,
     seed: int = 0,
     device: str = "auto",
-    about: About = About(),
+    about: About = About(),  # noqa: B008 - frozen
     given: Given = NOTHING_GIVEN,
     control: Control | None = None,
 ) -> Bundle:
@@ -173,7 +118,7 @@ def train(
             return found
 
         opened, scored, validated = open_all(sections), open_all(holdout), open_all(validate)
-        rule = panel if panel is not None else _expression(cls).panel or "hvg:1000"
+        rule = panel if panel is not None else expression_of(cls).panel or "hvg:1000"
         genes = list(choose_panel([s.adata for s in opened], rule).symbols)
         departures = {**(recipe or {}), **({} if epochs is None else {"epochs": epochs})}
         mpp = opened[0].slide.mpp
@@ -186,10 +131,19 @@ def train(
         ]
         members = fit.members(opened, resolved)
         for member in members:
-            describe_reference(member, opened, _tile_px(member) * fit.mpp)
+            describe_reference(member, opened, tile_px_of(member) * fit.mpp)
         if scored:
             splits.append(fit.score("holdout", members, opened, scored, resolved))
-        return _bundle(name, fit, members, opened, splits, about)
+        return trained_bundle(
+            name,
+            members,
+            opened,
+            splits,
+            about,
+            arguments=fit.all_arguments(),
+            mpp=fit.mpp,
+            history=fit.history,
+        )
 
 
 def _splits(
@@ -207,19 +161,6 @@ def _splits(
     return splits
 
 
-def _expression(model: Predictor | type[Predictor]) -> Expression:
-    target = model.targets.get("expression")
-    if not isinstance(target, Expression):
-        raise ModelError("This system does not learn expression", todo="Choose a system whose task is expression")
-    return target
-
-
-def output_scale(model: Predictor) -> str:
-    """Scale of what a system predicts: the output's own, or that of what it learns."""
-    output = model.outputs.get("expression")
-    return (None if output is None else output.scale) or _expression(model).scale
-
-
 def _targets(section: TrainingSection, genes: list[str], model: Predictor, fitted: dict[str, Any]) -> dict[str, Tensor]:
     """What a section has of the model's targets: expression, and counts of spots and niches where asked for.
 
@@ -231,7 +172,7 @@ def _targets(section: TrainingSection, genes: list[str], model: Predictor, fitte
         for name, spec in specs.items()
         if isinstance(spec, Expression)
     }
-    own = _expression(model)
+    own = expression_of(model)
     for name, given in model.inputs.items():
         if isinstance(given, kinds.Expression):
             plain = Expression(given.scale or own.scale)
@@ -279,7 +220,7 @@ class _Fit:
     def _fit_one(self, sections: list[TrainingSection], resolved: Mapping[str, Resolved], member: int) -> Predictor:
         torch.manual_seed(self.seed + member)
         model = self.new_model()
-        target = _expression(model)
+        target = expression_of(model)
         counts, total = (np.concatenate(part) for part in zip(*(s.counts(self.genes) for s in sections), strict=True))
         n_measured = len(set().union(*(s.adata.var_names for s in sections)))
         fitted = scale_of(target.scale).fit(counts, total, n_measured)
@@ -328,7 +269,7 @@ class _Fit:
         self, members: list[Predictor], section: TrainingSection, resolved: Mapping[str, Resolved]
     ) -> NDArray[np.float64]:
         """Pearson correlation per gene over the spots of a section, against its unsmoothed expression."""
-        plain = replace(_expression(members[0]), smooth=None)
+        plain = replace(expression_of(members[0]), smooth=None)
         truth = expression_target(section, self.genes, plain, members[0].extras["scale"]).numpy()
         predicted = self.predict(members, resolved[section.name], len(truth))
         ok = np.isfinite(predicted).all(axis=1)
@@ -344,7 +285,7 @@ class _Fit:
         resolved: Mapping[str, Resolved],
     ) -> Split:
         """Score members that were fitted on some sections on others."""
-        per_gene = _mean_known([self._pcc(members, section, resolved) for section in test_on])
+        per_gene = mean_known([self._pcc(members, section, resolved) for section in test_on])
         variance = expression_variance([s.adata for s in train_on], self.genes)
         headline = per_gene[np.argsort(-variance, kind="stable")[:HVG_SCORED]]
         known = headline[np.isfinite(headline)]
@@ -356,81 +297,3 @@ class _Fit:
             float(known.mean()) if len(known) else np.nan,
             float(np.median(known)) if len(known) else np.nan,
         )
-
-
-def _mean_known(scores: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Mean per gene over the sections in which it has a score; NaN without any, as for a constant prediction."""
-    stacked = np.stack(scores)
-    known = np.isfinite(stacked)
-    total = np.where(known, stacked, 0).sum(axis=0)
-    return np.divide(total, known.sum(axis=0), out=np.full(stacked.shape[1], np.nan), where=known.any(axis=0))
-
-
-def _tile_px(model: Predictor) -> int:
-    """Width of the widest tile or region that a model sees."""
-    sizes = [getattr(spec, "px", None) for spec in (*model.inputs.values(), model.unit)]
-    return max((px for px in sizes if px), default=0)
-
-
-def _bundle(
-    name: str,
-    fit: _Fit,
-    members: list[Predictor],
-    sections: list[TrainingSection],
-    splits: list[Split],
-    about: About,
-) -> Bundle:
-    """The bundle of a training run, with its provenance and honest scores."""
-    model = members[0]
-    tiles: list[Any] = [spec for spec in (*model.inputs.values(), model.unit) if getattr(spec, "px", None)]
-    adata = sections[0].adata
-    ensembl = adata.var[keys.ENSEMBL].reindex(fit.genes) if keys.ENSEMBL in adata.var else None
-    scores = {
-        f"pcc_{kind}": _mean_known([s.pcc for s in splits if s.kind == kind]).tolist()
-        for kind in dict.fromkeys(s.kind for s in splits)
-    }
-    # The score shown beside genes is the hardest split there is: another patient, then another section.
-    shown = next((scores[f"pcc_{kind}"] for kind in ("patient", "holdout", "section") if f"pcc_{kind}" in scores), None)
-    if shown is not None:
-        scores["pcc"] = shown
-    manifest = Manifest(
-        name=about.name or f"{name}-{len(fit.genes)}",
-        title=about.title or about.name or f"{type(model).__name__} on {', '.join(s.name for s in sections)}",
-        organs=about.organs,
-        species=about.species,
-        licence=about.licence,
-        notes=about.notes,
-        system=name,
-        arguments=fit.all_arguments(),
-        genes=tuple(fit.genes),
-        ensembl=() if ensembl is None else tuple(None if not e else str(e) for e in ensembl.fillna("")),
-        scale=output_scale(model),
-        tile_px=_tile_px(model),
-        mpp=fit.mpp,
-        pitch_um=getattr(model.unit, "pitch_um", sections[0].grid.pitch_um),
-        encoder=tuple(dict.fromkeys(spec.encoder for spec in tiles if hasattr(spec, "encoder"))),
-        training=tuple(
-            {
-                "section": s.name,
-                "patient": s.patient,
-                "fingerprint": s.slide.fingerprint,
-                "spots": len(s.grid),
-            }
-            for s in sections
-        ),
-        scores=scores,
-        splits=tuple(
-            {
-                "kind": s.kind,
-                "trained": list(s.trained),
-                "scored": list(s.scored),
-                "genes": min(HVG_SCORED, len(fit.genes)),
-                "mean_pcc": s.mean_pcc,
-                "median_pcc": s.median_pcc,
-            }
-            for s in splits
-        ),
-        history=tuple(fit.history),
-        members=len(members),
-    )
-    return Bundle(members, manifest)

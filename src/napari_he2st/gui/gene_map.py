@@ -138,11 +138,10 @@ class GeneMap:
         if self.label not in self.result.genes:
             return
         values = self.result.column(self.label)[rows]
-        known_before = int(np.isfinite(self.values[rows]).sum())
         self.values[rows] = values
         if self.raster is not None:
             self.raster.paint(self.layer.data, self.values, rows)
-        self._known += int(np.isfinite(values).sum()) - known_before
+        self._known = int(np.isfinite(self.values).sum())
         if self._known >= _REFIT * max(self._fitted, 1) or self._known == len(self.values):
             self._fit_limits()
         self._redraw()

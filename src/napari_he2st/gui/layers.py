@@ -5,6 +5,7 @@ One layer per slide and one per result, not one per gene: a gene is what a resul
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_he2st.data.slides import Slide
+
+_SPREAD_MAP = "magma"
+"""Colours of standard deviations, unlike those of values."""
 
 _INKS = np.array([(0, 0, 0, 0), (0, 114, 178, 255), (86, 180, 233, 255)], dtype=np.uint8)
 """Of drawings: nothing, and two blues that H&E does not have."""
@@ -75,6 +79,7 @@ class SlideLayers:
         self.side_by_side = SideBySide(viewer)
         self._slides: dict[str, Image] = {}
         self._maps: dict[str, GeneMap] = {}
+        self._spreads: dict[str, GeneMap] = {}
         self._domains: dict[str, DomainMap] = {}
         self._masks: dict[str, Image] = {}
         self._regions: dict[str, Shapes] = {}
@@ -189,11 +194,14 @@ class SlideLayers:
         self._put(self._tiles)
 
     def current_view(self, slide: str) -> Region:
-        """The part of a slide that is on screen."""
-        layer = self._slides[slide]
-        width, height = self.session.slides[slide].slide.size
-        corners = layer.corner_pixels[:, :2] * layer.downsample_factors[layer.data_level][:2]
-        (top, left), (bottom, right) = np.clip(corners, 0, (height, width))
+        """The part of a slide that is on screen, or will be at the next drawing."""
+        viewer, item = self.viewer, self.session.slides[slide].slide
+        middle, half = np.empty(2), np.empty(2)
+        shown = list(viewer.dims.displayed[-2:])  # down and across the screen; a quarter turn swaps them
+        middle[shown] = viewer.scene.camera.center[-2:]
+        half[shown] = np.asarray(viewer.canvas.viewbox_size(viewer.layers)) / viewer.scene.camera.zoom / 2
+        low, high = (level0_from_world(middle + sign * half, item.mpp) for sign in (-1, 1))
+        (left, top), (right, bottom) = np.clip([low, high], 0, item.size)
         return Region.box(float(left), float(top), float(right - left), float(bottom - top), "current view")
 
     def draw_regions(self, slide: str) -> Shapes:
@@ -258,6 +266,30 @@ class SlideLayers:
         """Show one value per spot, such as a signature's score, under a label of its own."""
         self._maps[result].show(values, label)
 
+    def spread_layer(self, result: str) -> Image | Points | None:
+        """The layer of a result's standard deviations."""
+        spread = self._spreads.get(result)
+        return None if spread is None else spread.layer
+
+    def show_spread(self, result: str, visible: bool) -> None:
+        """Show or hide a second map: the standard deviation of the current gene over draws and members."""
+        item = self.session.results[result]
+        if item.std is None:
+            return
+        if visible and result not in self._spreads:
+            self._spreads[result] = GeneMap(replace(item, values=item.std))
+            self._spreads[result].set_colormap(_SPREAD_MAP)
+        if result in self._spreads:
+            self._spreads[result].layer.visible = visible
+            if visible:
+                self._put(self._spreads[result].layer)
+                self._spread_follows(result)
+
+    def _spread_follows(self, result: str) -> None:
+        spread, gene = self._spreads.get(result), self.session.gene
+        if spread is not None and spread.layer.visible and gene in spread.result.genes:
+            spread.show(spread.result.column(gene), f"{gene} standard deviation")
+
     def limits(self, result: str) -> tuple[float, float]:
         """What the ends of a result's colour map stand for."""
         return self._maps[result].limits
@@ -297,6 +329,7 @@ class SlideLayers:
     def _result_finished(self, name: str) -> None:
         if name in self._maps:
             self._maps[name].layer.refresh()
+            self._spread_follows(name)
 
     def _result_moved(self, name: str) -> None:
         self.side_by_side.leave()
@@ -306,7 +339,7 @@ class SlideLayers:
             self._domains[name].moved(self.session.domains[name])
 
     def _result_removed(self, name: str) -> None:
-        for maps in (self._domains, self._maps):
+        for maps in (self._domains, self._spreads, self._maps):
             gone = maps.pop(name, None)
             if gone is not None:
                 self._drop(gone.layer)
@@ -336,6 +369,7 @@ class SlideLayers:
             return
         if gene in gene_map.result.genes:
             self.show_gene(name, gene)
+            self._spread_follows(name)
             if name in self._domains:
                 self._domains[name].layer.visible = False  # they would cover the gene that was asked for
 

@@ -127,7 +127,8 @@ def fit_to_slide(
 ) -> tuple[Bundle, dict[str, Any]]:
     """Train a system on spots measured on a slide, keep it in the cache folder, and load it as :func:`load_bundle`."""
     from napari_he2st.data.truth import Section
-    from napari_he2st.engine.train import About, train
+    from napari_he2st.engine.train import train
+    from napari_he2st.engine.trained import About
     from napari_he2st.zoo.catalogue import card_of, system, variant_arguments
 
     card, cls = card_of(slug), cast("type[Predictor]", system(slug))

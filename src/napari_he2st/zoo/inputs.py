@@ -282,3 +282,19 @@ class TypedCells(Input):
     """
 
     per: Per = "slide"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview(Input):
+    """The whole slide as one small image, for aligners.
+
+    A pair: uint8 (3, height, width), RGB; micrometres per pixel.
+
+    Attributes
+    ----------
+    px
+        Longer side.
+    """
+
+    per: Per = "slide"
+    px: int = 512

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from tests.data.truth import cell_folders as mini
 
-from napari_he2st.core.errors import MissingTruthMppError
+from napari_he2st.core.errors import MissingTruthMppError, TruthError
 from napari_he2st.core.schema import check_expression
 from napari_he2st.data.slides import Slide
 from napari_he2st.data.slides.tissue import tissue_mask
@@ -205,3 +206,29 @@ def test_exchanged_axes_of_a_hest_section_are_caught(he2st_data):
     assert fit.correction.said == "x and y exchanged"
     assert fit.correction.on_tissue > 0.98
     assert 0.05 < fit.outside < 0.1
+
+
+def test_counts_beside_a_free_table_of_positions(tmp_path):
+    mini.write_10x(tmp_path / "my_matrix.h5", COUNTS.to_numpy(), KEYS, list(COUNTS.columns))
+    table = pd.DataFrame({"barcode": KEYS, "px_x": X * PITCH_PX, "px_y": Y * PITCH_PX})
+    table.iloc[::-1].to_csv(tmp_path / "spots.csv", index=False)
+    picture(tmp_path / "image.png")
+    with pytest.raises(MissingTruthMppError):
+        read_section(tmp_path)
+    section = read_section(tmp_path, mpp=2.0)
+    assert (section.layout, section.slide_path.name) == ("loose", "image.png")
+    np.testing.assert_array_equal(section.adata.layers["counts"].toarray()[::-1], COUNTS)
+    np.testing.assert_allclose(section.adata.obsm["spatial"][::-1], np.stack([X, Y], 1) * PITCH_PX)
+    table.rename(columns={"px_x": "east"}).to_csv(tmp_path / "spots.csv", index=False)
+    with pytest.raises(TruthError, match="no columns such as"):
+        read_section(tmp_path, mpp=2.0)
+
+
+@pytest.mark.needs_data
+def test_a_converted_brain_section_fits(he2st_data):
+    section = read_section(he2st_data / "visium_mouse_brain_anterior_100spots/converted", mpp=9.68)
+    assert section.adata.shape == (100, 32285)
+    with Slide.open(section.slide_path, mpp=9.68) as slide:
+        fit = check_fit(section.adata, tissue_mask(slide))
+    assert fit.message is None
+    assert fit.on_tissue > 0.95

@@ -232,3 +232,57 @@ def test_truncated_file(squidpy_file):
     path.write_bytes(path.read_bytes()[:-4000])
     with pytest.raises(TruthError, match="no readable AnnData"):
         read_section(path)
+
+
+def test_the_picture_in_the_file_can_stand_in_for_the_slide(squidpy_file):
+    def painted(adata):
+        rng = np.random.default_rng(0)
+        adata.uns["spatial"]["V1_Brain"]["images"]["hires"] = rng.random((50, 60, 3))
+
+    path = squidpy_file(painted)
+    full, small = read_section(path), read_section(path, stand_in=True)
+    assert full.slide_path is None
+    assert small.slide_path.suffix == ".png"
+    assert small.adata.uns["he2st"]["mpp"] == pytest.approx(0.5 / 0.05)
+    np.testing.assert_allclose(small.adata.obsm["spatial"], full.adata.obsm["spatial"] * 0.05)
+    assert small.missing[0] == "slide image (the hires picture in the file stands in)"
+    assert read_section(path, stand_in=True, mpp=0.4).adata.uns["he2st"]["mpp"] == pytest.approx(0.4 / 0.05)
+
+
+def test_a_blank_picture_stands_in_for_nothing(squidpy_file):
+    assert read_section(squidpy_file(), stand_in=True).slide_path is None
+
+
+def _cells(xy):
+    return anndata.AnnData(csr_matrix(np.arange(60).reshape(20, 3) % 4), obs=pd.DataFrame(xy, columns=["x", "y"]))
+
+
+XY = np.stack(np.meshgrid(np.arange(5.0), np.arange(4.0)), -1).reshape(-1, 2) * 40
+
+
+def test_stereo_seq_cell_bins_tell_their_resolution(tmp_path):
+    adata = _cells(XY)
+    adata.obsm["spatial"] = np.column_stack([XY, np.zeros(20)])
+    adata.uns |= {"bin_type": "cell_bins", "resolution": 500}
+    adata.write_h5ad(tmp_path / "SS200000135TL_D1.cellbin.h5ad")
+    section = read_section(tmp_path / "SS200000135TL_D1.cellbin.h5ad")
+    facts = section.adata.uns["he2st"]
+    assert (facts["mpp"], facts["mpp_source"]) == (0.5, "resolution of the Stereo-seq chip")
+    np.testing.assert_array_equal(section.adata.obsm["spatial"], XY)
+
+
+def test_positions_in_columns_are_found(tmp_path):
+    _cells(XY).write_h5ad(tmp_path / "bare.h5ad")
+    np.testing.assert_array_equal(read_section(tmp_path / "bare.h5ad", mpp=0.5).adata.obsm["spatial"], XY)
+
+
+def test_a_file_that_declares_more_than_there_is_memory(tmp_path):
+    import h5py
+
+    adata = _cells(XY)
+    adata.write_h5ad(tmp_path / "huge.h5ad")
+    with h5py.File(tmp_path / "huge.h5ad", "r+") as file:
+        del file["X"]
+        file.create_dataset("X", shape=(10**8, 10**6), dtype="f4", chunks=(1024, 1024))
+    with pytest.raises(TruthError, match=r"declares \d+ GiB"):
+        read_section(tmp_path / "huge.h5ad", mpp=0.5)

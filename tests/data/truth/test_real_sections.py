@@ -88,7 +88,7 @@ def test_squidpy_sample(he2st_data):
     ("path", "message"),
     [
         ("visium_layout_samples/scanpy/2.1.0", "No measured expression was found"),
-        ("visium_mouse_brain_anterior_100spots/converted", "No measured expression was found"),
+        ("visium_mouse_brain_anterior_100spots/converted", "do not say how large a pixel is"),
         ("visium_hd_layout_samples/FineST_CRC", "incomplete.*missing filtered_feature_bc_matrix"),
         ("visium_v1_chicken_heart_regions", "incomplete.*missing filtered_feature_bc_matrix"),
         ("visium_hd_layout_samples/VisiumIO", "nothing was counted"),

@@ -151,3 +151,23 @@ def test_removing_the_last_result_empties_the_dock(dock, fill, session):
     session.remove_result("run")
     assert genes.table.genes.rowCount() == 0
     assert "predict a slide" in genes.note.text()
+
+
+def test_how_much_predictions_vary_is_a_second_map(dock, fill, viewer, session):
+    fill()
+    result = session.results["run"]
+    session.select(result="run", gene="ERBB2")
+    assert dock.spread.isHidden()
+    result.std = np.arange(result.values.size, dtype=np.float32).reshape(result.values.shape)
+    session.finish("run", None)
+    assert not dock.spread.isHidden()
+    dock.spread.setChecked(True)
+    layer = dock.layers.spread_layer("run")
+    assert layer.name == "ERBB2 standard deviation, log1p CP10k — predicted"
+    np.testing.assert_array_equal(np.sort(layer.data, axis=None), result.std[:, 0])
+    session.select(gene="GAPDH")
+    assert layer.name.startswith("GAPDH standard deviation")
+    dock.spread.setChecked(False)
+    assert not layer.visible
+    session.remove_result("run")
+    assert layer not in viewer.layers

@@ -69,6 +69,22 @@ def test_the_view_is_predicted_and_panning_brings_the_next(dock, qtbot, views):
     assert len(views) == 2
 
 
+def test_the_camera_decides_what_is_in_view(dock, qtbot):
+    camera = dock.viewer.scene.camera
+    qtbot.wait(300)
+    camera.zoom *= 4
+    qtbot.wait(500)
+    dock.live.toggle.setChecked(True)
+    qtbot.waitUntil(lambda: dock.session.result is not None and known(dock).any(), timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: not dock.live.watching, timeout=WAIT_MS)
+    seen = known(dock)
+    assert not seen.all()
+    limits = dock.layers.limits(dock.session.result)
+    assert limits[0] <= 1.0 <= limits[1]
+    camera.center = (camera.center[0], camera.center[1] - 60, camera.center[2] - 60)
+    qtbot.waitUntil(lambda: known(dock).sum() > seen.sum(), timeout=WAIT_MS)
+
+
 def test_switching_off_stops_and_on_again_goes_on_in_the_same_map(dock, qtbot, views):
     dock.live.toggle.setChecked(True)
     qtbot.waitUntil(lambda: dock.session.result is not None and known(dock).any(), timeout=WAIT_MS)

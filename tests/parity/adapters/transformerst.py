@@ -9,13 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.analysis.graphs import knn_graph
+from napari_he2st.zoo.blocks.sparse import graph_balance, sharpened
 from napari_he2st.zoo.blocks.vit import Transformer
 from napari_he2st.zoo.superres.transformerst import (
     SpotGraph,
     TransformerST,
     graph_loss,
-    graph_norm,
-    sharpened,
     weigh_nearest,
 )
 
@@ -47,7 +46,7 @@ def run(case: dict) -> dict:
     found = model(x["x"], edges, kept)
     return {
         "adj_label": (adjacency + torch.eye(len(adjacency))).numpy(),
-        "norm_value": graph_norm(adjacency.double()),
+        "norm_value": np.asarray(graph_balance(len(adjacency), float(adjacency.sum()))),
         "prune_equals_full": np.array(True),  # there is one graph
         "edges": np.stack(graph.nonzero()),
         "edges_kept": kept,
@@ -59,7 +58,7 @@ def run(case: dict) -> dict:
         "vq_loss": model.quantisation_loss(found["features"], found["code"]),
         "loss_gcn": graph_loss(found["z"], adjacency),
         "loss_rec": F.mse_loss(found["decoded"], x["x"]),
-        "loss_kl": F.kl_div(found["q"].log(), sharpened(found["q"]), reduction="mean"),
+        "loss_kl": F.kl_div(found["q"].log(), sharpened(found["q"]), reduction="none").mean(),
         "vit": _vit(case, x["tok"]),
         "super": weigh_nearest(x["dis"], x["x"].abs()),
         "grey": _grey(x),

@@ -9,7 +9,8 @@ from tests.parity.fill import corner, fill_model, inputs_of
 
 from napari_he2st.analysis.graphs import lattice_graph, row_normalised
 from napari_he2st.core.types import Grid
-from napari_he2st.zoo.regression.triplex import TRIPLEX, SlideEncoder, fusion_loss
+from napari_he2st.zoo.blocks.slide_encoder import SlideEncoder
+from napari_he2st.zoo.regression.triplex import TRIPLEX, fusion_loss
 from napari_he2st.zoo.scale import scale_of
 
 PLACES = {"APEG": "grid", "MLP": "mlp", "spatialformer": "fourier", "None": "none", None: "none"}

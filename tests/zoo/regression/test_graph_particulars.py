@@ -9,10 +9,10 @@ from tests.zoo.regression.generated import engine_inputs
 
 from napari_he2st.zoo.blocks.graph import nearest_graph
 from napari_he2st.zoo.blocks.self_distilled import nb_loss, zinb_loss
+from napari_he2st.zoo.blocks.slide_encoder import SlideEncoder
 from napari_he2st.zoo.catalogue import cards, system
 from napari_he2st.zoo.regression.asign import propagate, through_sections
 from napari_he2st.zoo.regression.sepal import fill_zeros
-from napari_he2st.zoo.regression.triplex import SlideEncoder
 
 N_GENES = 5
 
@@ -63,7 +63,7 @@ def test_likelihoods_prefer_the_truth_and_skip_what_is_unmeasured() -> None:
 
 
 @pytest.mark.parametrize("faithful", [False, True])
-def test_triplex_gives_each_spot_its_own_token_unless_faithful(faithful: bool) -> None:
+def test_the_slide_encoder_gives_each_spot_its_own_token_unless_faithful(faithful: bool) -> None:
     torch.manual_seed(0)
     xy = torch.tensor([[2, 0], [0, 1], [1, 1], [0, 0]])
     options = {"depth": 2, "heads": 2, "mlp_dim": 16, "dropout": 0.0, "kernel": 3, "packed": False}

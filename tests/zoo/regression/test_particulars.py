@@ -9,7 +9,6 @@ from PIL import Image
 from napari_he2st.zoo.base import Recipe
 from napari_he2st.zoo.blocks.graph import nearest_graph
 from napari_he2st.zoo.regression.deeppt import DeepPT
-from napari_he2st.zoo.regression.gene_dml import SlideEncoder
 from napari_he2st.zoo.regression.histogene import super_resolution_raster
 from napari_he2st.zoo.regression.histospace import HistoSPACE
 from napari_he2st.zoo.regression.m2ort import pillow_bilinear
@@ -94,18 +93,6 @@ def test_magnet_does_not_depend_on_the_order_of_bins() -> None:
             turned = (nodes[order], nodes[order])
             back = model(bins[order], nearest_graph(xy[order], 2), turned, both, (graph, graph))[0]
             assert torch.allclose(back, there[order], atol=1e-5) is not faithful
-
-
-def test_gene_dml_gives_each_spot_its_own_token_of_the_slide() -> None:
-    features, xy = torch.randn(4, 8), torch.tensor([[2, 0], [0, 1], [1, 1], [0, 0]])
-    order = torch.tensor([3, 1, 2, 0])  # of array column, then row
-    options = {"heads": 2, "dim_head": 4, "mlp_dim": 16}
-    torch.manual_seed(0)
-    ours = SlideEncoder(8, 2, faithful=False, **options).eval()
-    published = SlideEncoder(8, 2, faithful=True, **options).eval()
-    published.load_state_dict(ours.state_dict())
-    with torch.inference_mode():
-        torch.testing.assert_close(published(features, xy), ours(features, xy)[order])
 
 
 class _Bags:

@@ -143,3 +143,19 @@ def test_transformerst_is_nearest_in_place_and_colour() -> None:
 def test_fewer_than_five_spots() -> None:
     found = weigh_nearest(torch.tensor([[1.0, 1.0]]), torch.tensor([[2.0], [4.0]]))
     assert found.tolist() == [[3.0]]
+
+
+def test_transformerst_groups_spots() -> None:
+    from anndata import AnnData
+
+    rng = np.random.default_rng(0)
+    x, y = np.meshgrid(np.arange(10), np.arange(8))
+    left = (x < 5).ravel()
+    counts = rng.poisson(np.where(left[:, None], [20, 1, 10], [1, 20, 10]), (80, 3)).astype(np.float32)
+    section = AnnData(counts, obsm={"spatial": np.stack([x.ravel(), y.ravel()], axis=1) * 100.0})
+    method = TransformerST(task="domains", epochs=30)
+    first, again = (method.segment(section, n_domains=2, seed=0) for _ in range(2))
+    assert (first.labels == again.labels).all()
+    assert first.n_domains == 2
+    agree = (first.labels == left).mean()
+    assert max(agree, 1 - agree) > 0.9

@@ -44,3 +44,8 @@ def test_it_learns_and_predicts_every_row(slug: str, variant: str) -> None:
     losses = [record["loss"] for record in records if "loss" in record]
     if losses:  # nothing is trained where spots are only kept
         assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("slug", sorted({slug for slug, _ in CASES}))
+def test_the_card_says_whether_it_is_fitted_to_a_slide(slug: str) -> None:
+    assert system(slug).fitted == cards()[slug].fitted

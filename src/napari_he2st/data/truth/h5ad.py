@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_he2st.core import keys
+from napari_he2st.core.atomic import atomic_write
 from napari_he2st.core.errors import MissingTruthMppError, TruthError
+from napari_he2st.core.paths import cache_folder
 from napari_he2st.core.schema import check_expression
 from napari_he2st.core.types import Transform
 from napari_he2st.data.truth import lattice
@@ -24,7 +28,7 @@ from napari_he2st.data.truth.assemble import (
 )
 from napari_he2st.data.truth.cells import nearest
 from napari_he2st.data.truth.genes import without_version
-from napari_he2st.data.truth.images import scale_of
+from napari_he2st.data.truth.images import is_blank, scale_of
 from napari_he2st.data.truth.section import Detection, Section, Source, truth_reader
 
 if TYPE_CHECKING:
@@ -106,6 +110,8 @@ def section_of(adata: AnnData, detection: Detection, name: str, source: Source, 
         raise TruthError("There are no spots, no genes, or no values", where=path)
     library, pictures = _library(adata, name, path)
     xy = _positions(adata, path)
+    if source.stand_in and source.image is None:
+        source, missing = _on_its_picture(source, pictures, path)
     frame = _frame(adata, xy, pictures, source, mpp_source, path)
     values, var, is_counts, where_from = _expression(adata)
     if is_counts:
@@ -169,6 +175,31 @@ _OBS_XY = (
     ("x_centroid", "y_centroid"), ("center_x", "center_y"), ("x", "y"),
 )  # fmt: skip
 """Columns of ``obs`` that hold positions (x, y) in files without ``obsm["spatial"]``."""
+
+
+def _on_its_picture(source: Source, pictures: dict[str, Any], path: Path) -> tuple[Source, list[str]]:
+    """The source with the largest picture inside the file as its image, written into the cache; and what is missing."""
+    from PIL import Image
+
+    factors = pictures.get("scalefactors", {})
+    for key in ("hires", "downscaled_fullres", "lowres"):
+        picture = np.asarray(pictures.get("images", {}).get(key, ()))
+        factor = factors.get(f"tissue_{key}_scalef")
+        if factor is None or picture.ndim != 3 or picture.shape[2] not in (3, 4):
+            continue
+        pixels = picture[:, :, :3] if picture.dtype == np.uint8 else np.clip(picture[:, :, :3] * 255, 0, 255)
+        rgb = np.ascontiguousarray(pixels, dtype=np.uint8)
+        if is_blank(rgb):
+            continue
+        folder = cache_folder() / "pictures"
+        folder.mkdir(exist_ok=True)
+        place = folder / f"{path.stem}-{key}-{hashlib.sha256(rgb.tobytes()).hexdigest()[:12]}.png"
+        with atomic_write(place, force=True) as aside:
+            Image.fromarray(rgb).save(aside, format="PNG")
+        mpp = None if source.mpp is None else source.mpp / float(factor)  # stated for full resolution
+        scaled = replace(source, image=place, image_scale=float(factor), mpp=mpp)
+        return scaled, [f"slide image (the {key} picture in the file stands in)"]
+    return source, ["slide image"]
 
 
 def _positions(adata: AnnData, path: Path) -> NDArray[np.float64]:

@@ -37,6 +37,7 @@ _PARTS = {
     "hires": r"tissue_hires_image\.\w+",
     "lowres": r"tissue_lowres_image\.\w+",
 }
+_FOREIGN = 0.05  # a larger share of barcodes that have no place is no accident
 
 
 @dataclass(frozen=True)
@@ -280,14 +281,14 @@ def mismatches(barcodes: list[str], spots: DataFrame, *, filtered: bool, prefix:
 
     said, names = [], pd.Index(barcodes)
     known = names.isin(spots.index)
-    if not known.all():
+    if (~known).mean() > _FOREIGN:
         said.append(
             f"{int((~known).sum()):,} of the {len(names):,} barcodes of the counts are not in the position file: "
             "they may be of another slide or bin size."
         )
     elif filtered:
         beside = int((~names.isin(spots.index[spots[keys.IN_TISSUE]])).sum())
-        if beside > 0.01 * len(names):
+        if beside > _FOREIGN * len(names):
             said.append(f"{beside:,} of the {len(names):,} barcodes of the filtered counts lie beside the tissue.")
     foreign = 0 if prefix is None else int((~names.str.startswith(prefix)).sum())
     if foreign:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtCore import QEvent, QObject, QSignalBlocker, Qt
 from qtpy.QtGui import QKeyEvent
-from qtpy.QtWidgets import QLabel, QLineEdit
+from qtpy.QtWidgets import QCheckBox, QLabel, QLineEdit
 from superqt.utils import qdebounced
 
 from napari_he2st.analysis.summary import GeneSummary, summarise_genes
@@ -52,13 +52,16 @@ class GenesDock(Dock):
         self.table = GeneTable()
         self.table.gene_chosen.connect(lambda gene: self.session.select(gene=gene))
         self.facts = QLabel(wordWrap=True)
+        self.spread = QCheckBox("Show how much predictions vary")
+        self.spread.setToolTip("A second map: the standard deviation over random draws and members of an ensemble")
+        self.spread.toggled.connect(self._show_spread)
         self.display = MapDisplay(self.layers)
         hint = QLabel(f"Hold {HIDE_KEY} to see the slide without maps")
         hint.setToolTip("Works while the picture or the gene table has the keyboard")
         for widget in (self.chooser, self.note, self.search):
             self.body.addWidget(widget)
         self.body.addWidget(self.table, 1)
-        for widget in (self.facts, self.display, hint):
+        for widget in (self.facts, self.spread, self.display, hint):
             self.body.addWidget(widget)
         tip = "For a spot that you click: the training spots this prediction was made of, and how similar they are"
         self.matches = self.add_button("Reference spots…", tip, self._show_matches)
@@ -79,7 +82,18 @@ class GenesDock(Dock):
             self._list(result)
         self.table.choose(self.session.gene)
         self._show_facts()
+        self._offer_spread(result)
         self.display.show_result(result)
+
+    def _offer_spread(self, result: Result | None) -> None:
+        layer = None if result is None else self.layers.spread_layer(result.name)
+        self.spread.setVisible(result is not None and result.std is not None)
+        with QSignalBlocker(self.spread):
+            self.spread.setChecked(layer is not None and bool(layer.visible))
+
+    def _show_spread(self, on: bool) -> None:
+        if self.session.result is not None:
+            self.layers.show_spread(self.session.result, on)
 
     def _result_removed(self) -> None:
         self.chooser.refill()
@@ -88,6 +102,7 @@ class GenesDock(Dock):
     def _result_finished(self, name: str) -> None:
         if self._listed is not None and name == self._listed.name:
             self._list(self._listed)
+            self._offer_spread(self._listed)
             self.display.show_result(self._listed)
 
     def _result_filled(self) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari_he2st.engine.session import Result
     from napari_he2st.gui.docks.base import Dock
 
-_PICTURE_PX = 170  # of one panel: two stand beside each other in a dock of 400 px
+_PICTURE_PX = 122  # of one panel without its margin: two stand beside each other in the narrowest dock
 
 
 @dataclass(frozen=True)
@@ -160,8 +160,10 @@ class MeasuredSection(QGroupBox):
         if result is None or result.name not in self._checked:
             return
         checked, fit = self._checked[result.name], self._checked[result.name].fit
-        note = f"{result.name}: {fit.n:,} spots × {len(result.genes):,} genes, {fit.on_tissue:.0%} on tissue."
-        self.fit.setText(note if fit.message is None else f"{note} {fit.message}")
+        known = f"{result.name}: {fit.n:,} spots × {len(result.genes):,} genes"
+        self.fit.setText(
+            f"{known}, {fit.on_tissue:.0%} on tissue." if fit.message is None else f"{known}. {fit.message}"
+        )
         height, width, _ = checked.picture.shape
         image = QImage(checked.picture.data, width, height, 3 * width, QImage.Format.Format_RGB888)
         self.picture.setPixmap(QPixmap.fromImage(image))
@@ -172,6 +174,11 @@ class MeasuredSection(QGroupBox):
             tip = f"Moves the spots; {fit.correction.on_tissue:.0%} will lie on tissue. The counts stay as they are"
             self.correct_button.setToolTip(tip)
         self.undo_button.setVisible(self._session.n_moves(result.name) > 0)
+
+    def fit_of(self, result: str) -> Fit | None:
+        """The fit of a result that was loaded here, or None."""
+        checked = self._checked.get(result)
+        return None if checked is None else checked.fit
 
     def correct(self) -> None:
         """Move the spots of the current result as the check proposes."""

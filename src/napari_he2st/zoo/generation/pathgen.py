@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from napari_he2st.core.errors import ModelError
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Expression, Predictor, Recipe, Spots
+from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Spots
 from napari_he2st.zoo.blocks.diffusion import Schedule, ancestral, ddim, numbers, spaced_steps
 from napari_he2st.zoo.blocks.draws import normal
 from napari_he2st.zoo.inputs import NeighbourFeatures
@@ -42,8 +42,10 @@ class PathGen(Predictor):
     bag, tile_px, mpp
         Tiles to each side of the square that stands for a slide, their width and pixel size.
     faithful
-        Sample as published: the state is cut off at 0 twice in each step, and its noise has the variance in place of
-        the standard deviation as its factor. By default as the model of diffusion wants it.
+        Learn and sample as published: features as they are, genes from 0 to 1, where nearly all steps are noise alone;
+        the state is cut off at 0 twice in each step, and its noise has the variance in place of the standard deviation
+        as its factor. By default features and genes are standardised over the training spots, and samples are drawn
+        as the model of diffusion wants it.
 
     Notes
     -----
@@ -52,7 +54,7 @@ class PathGen(Predictor):
     """
 
     unit = Spots()
-    targets = {"expression": Expression("minmax_log10_cp10k", panel="hvg:1000")}
+    targets = {"expression": Expression("z_log1p_cp10k", panel="hvg:1000")}
     recipe = Recipe("adam", lr=1e-4, epochs=70, batch_size=8)
     draws = 3
 
@@ -76,6 +78,8 @@ class PathGen(Predictor):
     ) -> None:
         super().__init__()
         self.inputs = {"around": NeighbourFeatures(encoder=encoder, px=tile_px, mpp=mpp, size=bag)}
+        if faithful:
+            self.targets = {"expression": Expression("minmax_log10_cp10k", panel="hvg:1000")}
         self.group_sizes = _groups(n_genes, group_sizes)
         self.schedule = Schedule.linear(n_steps)
         self.time_dim, self.max_time, self.faithful = time_dim, max_time, faithful
@@ -96,7 +100,19 @@ class PathGen(Predictor):
     def prepare(self, *, around: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """Tiles first, as the network wants them, and which of them there are not."""
         features, exists = around
+        if "features" in self.extras:
+            mean, std = (torch.as_tensor(self.extras["features"][name]).to(features) for name in ("mean", "std"))
+            features = (features - mean) / std
         return {"patches": features.transpose(0, 1), "absent": ~exists}
+
+    def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:
+        """Find what features are standardised by, then train."""
+        if not self.faithful:
+            there = torch.cat([prepared["patches"].transpose(0, 1)[~prepared["absent"]] for _, prepared in batches])
+            std = there.std(0, correction=0)
+            std = torch.where(std > 0, std, torch.ones_like(std))
+            self.extras["features"] = {"mean": there.mean(0).cpu().numpy(), "std": std.cpu().numpy()}
+        yield from super().fit(batches, recipe)
 
     def forward(self, patches: Tensor, genes: Tensor, time: Tensor, absent: Tensor | None = None) -> Tensor:
         """Noise in ``genes``, float32 (bags, genes).
@@ -171,14 +187,12 @@ class PathGen(Predictor):
             return self(patches, x, time, absent)
 
         def moments(x: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-            clean = schedule.clean(x, step, network(x, numbers(schedule, step)))
+            mean = schedule.posterior_mean(schedule.clean(x, step, network(x, numbers(schedule, step))), x, step)
             variance = schedule.at(schedule.variance, step, x)
-            if self.faithful:
-                return schedule.posterior_mean(clean, x, step).clamp(min=0), variance
-            return schedule.posterior_mean(clean.clamp(0, 1), x, step), variance.sqrt()
+            return (mean.clamp(min=0), variance) if self.faithful else (mean, variance.sqrt())
 
         if steps is None:
-            return ddim(schedule, network, start, bounds=(0.0, 1.0))
+            return ddim(schedule, network, start)
         if self.faithful:
             return ancestral(schedule, moments, start, steps, lambda x: x.clamp(min=0))
         return ancestral(schedule, moments, start, steps)
@@ -192,7 +206,7 @@ class PathGen(Predictor):
         steps: int = 25,
         sampler: Literal["ddim", "ancestral"] = "ddim",
     ) -> Tensor:
-        """One draw of the expression, 0 to 1 over the training spots, float32 (n, genes), in ``steps`` steps."""
+        """One draw of the expression in the scale of the target, float32 (n, genes), in ``steps`` steps."""
         schedule = self.schedule.respaced(spaced_steps(len(self.schedule), steps))
         n_drawn = steps if sampler == "ancestral" else 1
         drawn = normal(noise, absent, n_drawn, sum(self.group_sizes)).transpose(0, 1)

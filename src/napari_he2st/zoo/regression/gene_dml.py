@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from napari_he2st.core.noise import Noise
 from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Spots
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.pixels import standardise
+from napari_he2st.zoo.blocks.slide_encoder import SlideEncoder
 from napari_he2st.zoo.blocks.symmetry import random_symmetry
 from napari_he2st.zoo.blocks.vit import FeedForward, Transformer
 from napari_he2st.zoo.encoders.build import spec_of
@@ -109,18 +109,23 @@ class GeneDML(Predictor):
             dropout=dropout,
             grid=5,
         )
-        slide = {
-            "heads": slide_heads,
-            "dim_head": dim // slide_heads,
-            "mlp_dim": slide_mlp_dim,
-            "dropout": slide_dropout,
-        }
+        slide = SlideEncoder(
+            dim,
+            depth=slide_depth,
+            heads=slide_heads,
+            mlp_dim=slide_mlp_dim,
+            dropout=slide_dropout,
+            kernel=3,
+            place="dense",
+            packed=False,
+            faithful=faithful,
+        )
         self.image_encoder = nn.ModuleDict(
             {
                 "model": vit.requires_grad_(False),
                 "fc_layer": nn.Linear(dim, projection_dim),
                 "neighbor_encoder": nn.ModuleDict({"layer": neighbours, "norm": nn.LayerNorm(dim)}),
-                "global_encoder": SlideEncoder(dim, slide_depth, faithful=faithful, **slide),
+                "global_encoder": slide,
             }
         )
         self.gene_encoder = nn.Sequential(
@@ -156,7 +161,7 @@ class GeneDML(Predictor):
 
     def slide_tokens(self, features: Tensor, xy: Tensor) -> Tensor:
         """One token per spot of a slide, (n, dim), from features (n, dim) and array (column, row)."""
-        return self.image_encoder["global_encoder"](features, xy)
+        return self.image_encoder["global_encoder"](features[None], xy[None])[0]
 
     def forward(self, patches: Tensor, neighbours: Tensor, mask: Tensor, slide: Tensor) -> dict[str, Tensor]:
         """Predictions (n, genes) and embeddings (n, projection) of the three scales and their fusion.
@@ -229,29 +234,6 @@ class GeneDML(Predictor):
             check_state({key: tuple(value.shape) for key, value in entries.items()}, shapes_of(vit), path)
             vit.load_state_dict(entries)
         yield from super().fit(batches, recipe)
-
-
-class SlideEncoder(nn.Module):
-    """A transformer over all spots of a slide, with a convolution over their map after its first layer."""
-
-    def __init__(self, dim: int, depth: int, *, faithful: bool, **options: Any) -> None:
-        super().__init__()
-        self.faithful = faithful
-        self.pos_layer = nn.ModuleDict({"proj1": nn.Conv2d(dim, dim, 3, padding=1, groups=dim)})
-        self.layer1 = Transformer(dim, depth=1, **options)
-        self.layer2 = Transformer(dim, depth=depth - 1, **options)
-        self.norm = nn.LayerNorm(dim)
-
-    def forward(self, features: Tensor, xy: Tensor) -> Tensor:
-        """Tokens (n, dim) of spots at array (column, row) ``xy``; in lexicographic order if ``faithful``."""
-        x = self.layer1(features[None])[0]
-        column, row = xy.unbind(1)
-        spots = x.new_zeros(x.shape[1], int(row.max()) + 1, int(column.max()) + 1)
-        spots[:, row, column] = x.T
-        x = x + self.pos_layer["proj1"](spots[None])[0][:, row, column].T
-        if self.faithful:
-            x = x[torch.argsort(column * (int(row.max()) + 1) + row)]
-        return self.norm(self.layer2(x[None])[0])
 
 
 class _Projection(nn.Module):

@@ -27,8 +27,8 @@ class HistoSPACE(Predictor):
         Width between the two linear layers, which have no activation between them.
     tile_px
         Width of the tile, a multiple of 16.
-    pretrain_epochs
-        Epochs of the auto-encoder before the encoder is frozen; 0 where its weights are loaded.
+    pretrain_epochs, pretrain_lr
+        Of the auto-encoder before the encoder is frozen; 0 epochs where its weights are loaded.
     faithful
         In training, let the frozen encoder's batch statistics drift, and compare the auto-encoder's output
         (0 … 1) with images in −1 … 1. By default the encoder stays as it is and images are compared in 0 … 1.
@@ -52,11 +52,13 @@ class HistoSPACE(Predictor):
         dim: int = 256,
         tile_px: int = 128,
         pretrain_epochs: int = 150,
+        pretrain_lr: float = 1e-5,
         faithful: bool = False,
     ) -> None:
         super().__init__()
         self.inputs = {"tiles": Tiles(px=tile_px)}
-        self.widths, self.pretrain_epochs, self.faithful = widths, pretrain_epochs, faithful
+        self.widths, self.faithful = widths, faithful
+        self.pretrain_epochs, self.pretrain_lr = pretrain_epochs, pretrain_lr
         last = widths[-1]
         self.encoder = Encoder(widths).requires_grad_(False)
         self.conv1 = nn.Conv2d(last, last, 3, padding=1)
@@ -85,7 +87,7 @@ class HistoSPACE(Predictor):
     def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, Any]]:
         """Train the auto-encoder (records with ``reconstruction``), freeze its encoder, train the rest."""
         if self.pretrain_epochs:
-            yield from self._pretrain(batches, replace(recipe, lr=1e-5, epochs=self.pretrain_epochs))
+            yield from self._pretrain(batches, replace(recipe, lr=self.pretrain_lr, epochs=self.pretrain_epochs))
         yield from super().fit(batches, recipe)
 
     def _pretrain(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, Any]]:

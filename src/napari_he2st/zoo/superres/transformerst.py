@@ -6,37 +6,64 @@ Briefings in Bioinformatics 25 (2024), bbae052.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_he2st.analysis.domains.kmeans import means
+from napari_he2st.analysis.domains.leiden import communities
+from napari_he2st.analysis.graphs import knn_graph
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Batches, Expression, Input, Label, Predictor, Recipe, Slide, Spots, Unit
+from napari_he2st.core.types import Domains
+from napari_he2st.zoo.base import (
+    Batches,
+    DomainMethod,
+    Expression,
+    Input,
+    Label,
+    Predictor,
+    Recipe,
+    Slide,
+    Spots,
+    Unit,
+)
+from napari_he2st.zoo.blocks.expression import most_variable, normalised
+from napari_he2st.zoo.blocks.sparse import edges_in, graph_balance, sharpened, student_t
 from napari_he2st.zoo.blocks.vit import Transformer
 from napari_he2st.zoo.inputs import Positions, Tiles
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 _NEAREST = 5
 _ROOM = 0.1
 _BETA = 0.25
 _BINS = 128
+_CLUSTERED_GENES, _NEIGHBOURS, _CENTRES = 3000, 10, 10
+_REFRESHED = 20
+"""Epochs after which the sharpened memberships are computed anew."""
 
 
-class TransformerST(Predictor):
+class TransformerST(DomainMethod, Predictor):
     """Expression anywhere on a section, from the five spots that are most alike in place and colour.
+
+    Its regressor predicts another section, and its graph network groups spots into domains.
 
     Parameters
     ----------
     n_genes
-        Size of the panel.
+        Size of the panel that is predicted; domains take the 3,000 most variable genes.
     task
         ``"superres"``: nothing is learned; the spots are kept. ``"regression"``: the vision transformer, which
-        predicts spots of another section.
+        predicts spots of another section. ``"domains"``: neither, only :meth:`segment`.
+    epochs
+        Of each of the two stages of the graph network.
     window_px
         Width of the window whose mean is a position's colour.
-    tile_px, dim, depth, heads, dim_head, mlp_dim, dropout
+    tile_px, mpp, dim, depth, heads, dim_head, mlp_dim, dropout
         Of the vision transformer.
 
     Notes
@@ -47,15 +74,18 @@ class TransformerST(Predictor):
 
     unit: Unit = Spots()
     fitted = "slide"
+    optional = frozenset({"tiles", "um"})  # of the domains, which take neither
     targets: Mapping[str, Expression | Label] = {"expression": Expression("log1p_cp10k", panel="hvg:3000")}
 
     def __init__(
         self,
-        n_genes: int,
+        n_genes: int = 1,
         *,
-        task: Literal["superres", "regression"] = "superres",
+        task: Literal["superres", "regression", "domains"] = "superres",
+        epochs: int = 200,
         window_px: int = 101,
         tile_px: int = 112,
+        mpp: float | None = None,
         dim: int = 1024,
         depth: int = 4,
         heads: int = 16,
@@ -63,15 +93,17 @@ class TransformerST(Predictor):
         mlp_dim: int = 2048,
         dropout: float = 0.1,
     ) -> None:
-        super().__init__()
-        self.task = task
-        self.inputs: dict[str, Input]
+        Predictor.__init__(self)
+        self.task, self.epochs = task, epochs
+        self.inputs: dict[str, Input] = {}
+        if task == "domains":
+            return
         if task == "superres":
             self.inputs = {"tiles": Tiles(px=window_px, mpp="native"), "um": Positions(kind="um")}
             self.recipe = Recipe(epochs=1)
             return
         self.unit, self.fitted = Slide(), "cohort"
-        self.inputs = {"tiles": Tiles(px=tile_px), "grid_xy": Positions(kind="grid", bins=_BINS)}
+        self.inputs = {"tiles": Tiles(px=tile_px, mpp=mpp), "grid_xy": Positions(kind="grid", bins=_BINS)}
         self.recipe = Recipe("adam", lr=1e-3, epochs=100, batch_size=1)
         self.patch_embedding = nn.Linear(3 * tile_px**2, dim)
         self.x_embed, self.y_embed = nn.Embedding(_BINS, dim), nn.Embedding(_BINS, dim)
@@ -128,6 +160,43 @@ class TransformerST(Predictor):
         spots = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         known = spots["expression"].isfinite().all(dim=1)
         self.extras["spots"] = {name: np.asarray(value[known].cpu()) for name, value in spots.items()}
+
+    def segment(self, adata: AnnData, *, n_domains: int | None, seed: int, **inputs: Tensor) -> Domains:
+        """Group spots by expression over the graph of their ten nearest.
+
+        Autoencoder and graph are learned first; then, with the centres that k-means finds, memberships are
+        sharpened. Communities of the embedding are the domains.
+        """
+        chosen = most_variable(adata.X, _CLUSTERED_GENES)
+        x = torch.from_numpy(normalised(adata.X)[:, chosen])
+        graph = knn_graph(np.asarray(adata.obsm["spatial"]), _NEIGHBOURS)
+        edges, adjacency = edges_in(graph).T, torch.from_numpy(graph.toarray()).float()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = SpotGraph(x.shape[1], n_domains=n_domains or _CENTRES)
+        recipe, target = Recipe("adam", lr=1e-3, weight_decay=1e-4, epochs=self.epochs), torch.empty(0)
+
+        def reconstruction(found: dict[str, Tensor]) -> Tensor:
+            return F.mse_loss(found["decoded"], x) + graph_loss(found["z"], adjacency)
+
+        def sharpening(epoch: int) -> Tensor:
+            nonlocal target
+            found = network(x, edges, edges)
+            if epoch % _REFRESHED == 0:
+                target = sharpened(found["q"]).detach()
+            return reconstruction(found) + F.kl_div(found["q"].log(), target, reduction="none").mean()
+
+        self.minimise(network, lambda _: reconstruction(network(x, edges, edges)), recipe)
+        with torch.no_grad():
+            z = network(x, edges, edges)["z"]
+            labels = means(z.numpy(), len(network.cluster_layer), seed, n_init=20)
+            centres = [z[torch.from_numpy(labels == k)].mean(0) for k in range(len(network.cluster_layer))]
+            network.cluster_layer.copy_(torch.stack(centres))
+        params = self.minimise(network, sharpening, recipe)
+        with torch.inference_mode():
+            embedding = network(x, edges, edges)["z"].numpy()
+        groups, found = communities(embedding, n_domains, seed, neighbours=20)
+        return Domains(groups, {"method": "transformerst", "seed": seed, **params, **found}, embedding)
 
 
 class SpotGraph(nn.Module):
@@ -195,11 +264,10 @@ class SpotGraph(nn.Module):
             second, other_attention = layer(first, other)
             h = F.relu((attention @ first + other_attention @ second) / 2)
         z = torch.cat([quantised, _propagate(self.gc2, h, edges, h, other)], dim=1)
-        q = 1 / (1 + torch.cdist(z, self.cluster_layer).square())
         return {
             "z": z,
             "decoded": self.decoder["decoder_L1"](z),
-            "q": q / q.sum(dim=1, keepdim=True),
+            "q": student_t(z, self.cluster_layer),
             "features": features,
             "code": code,
         }
@@ -243,19 +311,7 @@ def graph_loss(z: Tensor, adjacency: Tensor) -> Tensor:
     """Weighted cross-entropy between ``z zᵀ`` and the graph (spots, spots) with each spot joined to itself."""
     n = len(adjacency)
     own = adjacency + torch.eye(n, device=adjacency.device)
-    return graph_norm(adjacency) * F.binary_cross_entropy_with_logits(z @ z.T, own)
-
-
-def graph_norm(adjacency: Tensor) -> Tensor:
-    """Weight of the graph's cross-entropy: all pairs over twice those that are not joined."""
-    n = len(adjacency)
-    return n**2 / (2 * (n**2 - adjacency.sum()))
-
-
-def sharpened(q: Tensor) -> Tensor:
-    """Memberships (spots, domains) that a clustering aims at: squared, over their sums, normalised."""
-    p = q.square() / q.sum(dim=0)
-    return p / p.sum(dim=1, keepdim=True)
+    return graph_balance(n, float(adjacency.sum())) * F.binary_cross_entropy_with_logits(z @ z.T, own)
 
 
 def weigh_nearest(distance: Tensor, expression: Tensor) -> Tensor:
