@@ -16,6 +16,7 @@ from napari_he2st.analysis.graphs import nearest
 from napari_he2st.zoo.base import Expression, Output, Predictor, Recipe, Slide
 from napari_he2st.zoo.blocks.graph import scatter_mean
 from napari_he2st.zoo.blocks.losses import nan_mse
+from napari_he2st.zoo.blocks.sparse import sparse_tensor
 from napari_he2st.zoo.encoders.build import spec_of
 from napari_he2st.zoo.inputs import Features, Positions
 
@@ -145,7 +146,7 @@ class HypergraphNet(nn.Module):
     def forward(self, x: Tensor, graph: Tensor) -> Tensor:
         """States (cells, after) of cells (cells, before) under the operator (cells, cells), sparse or not."""
         for number in range(1, self.depth + 1):
-            x = graph @ self.get_submodule(f"W{number}")(self.dropout(x))
+            x = torch.sparse.mm(graph, self.get_submodule(f"W{number}")(self.dropout(x)))
             if number < self.depth or self.depth == 1:
                 x = self.activation(x)
         return x
@@ -196,10 +197,7 @@ def hypergraph(positions: Tensor, n_neighbours: int = 7) -> Tensor:
     cells = np.concatenate([own, others], axis=1).ravel()
     weight = np.bincount(cells, minlength=n)[cells] ** -0.5
     incidence = csr_array((weight, (cells, np.repeat(np.arange(n), k))), shape=(n, n))
-    operator = (incidence @ incidence.T / k).tocoo()
-    index = torch.from_numpy(np.stack(operator.coords).astype(np.int64))
-    values = torch.from_numpy(operator.data).float()
-    return torch.sparse_coo_tensor(index, values, (n, n)).coalesce().to(positions.device)
+    return sparse_tensor(csr_array(incidence @ incidence.T / k)).to(positions.device)
 
 
 def pseudo_spots(
