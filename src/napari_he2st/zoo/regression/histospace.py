@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Spots, descend, make_optimizer
+from napari_he2st.zoo.blocks.start import start_at_mean
 from napari_he2st.zoo.inputs import Tiles
 
 
@@ -31,7 +32,8 @@ class HistoSPACE(Predictor):
         Of the auto-encoder before the encoder is frozen; 0 epochs where its weights are loaded.
     faithful
         In training, let the frozen encoder's batch statistics drift, and compare the auto-encoder's output
-        (0 … 1) with images in −1 … 1. By default the encoder stays as it is and images are compared in 0 … 1.
+        (0 … 1) with images in −1 … 1, and start at random. By default the encoder stays as it is, images are
+        compared in 0 … 1, and predictions start at the mean of the targets.
 
     Notes
     -----
@@ -88,6 +90,8 @@ class HistoSPACE(Predictor):
         """Train the auto-encoder (records with ``reconstruction``), freeze its encoder, train the rest."""
         if self.pretrain_epochs:
             yield from self._pretrain(batches, replace(recipe, lr=self.pretrain_lr, epochs=self.pretrain_epochs))
+        if not self.faithful:
+            start_at_mean(batches, self.fc2)
         yield from super().fit(batches, recipe)
 
     def _pretrain(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, Any]]:

@@ -79,7 +79,6 @@ class STNet(Predictor):
         if self.imagenet:
             load_imagenet(self, self.trunk)
         last = [layer for layer in self.modules() if isinstance(layer, torch.nn.Linear)][-1]
-        torch.nn.init.zeros_(last.weight)
         start_at_mean(batches, last)
 
 
