@@ -56,7 +56,7 @@ def pytest_sessionfinish() -> None:
     lines = [
         "# Performance",
         "",
-        "Measured by `make bench`, which writes this page. Seconds of CPU are those of the whole process; the load says",
+        "Measured by `make bench`, which writes this page. Seconds of CPU are those of the process; the load says",
         "how many others wanted the cores meanwhile.",
         "",
         "| what | measured | limit | on | date |",
