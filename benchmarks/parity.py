@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tests.parity.test_parity import ADAPTERS, cases, compare, find_adapter
 
@@ -21,7 +22,12 @@ FIGURES = Path(__file__).parents[1] / "docs" / "parity.json"
 def parity(slug: str) -> dict[str, Any]:
     """The cases of one system: their number, those that passed, the largest absolute difference in these."""
     mine = [path for path in cases() if find_adapter(path.stem) == ADAPTERS[slug]]
-    results = [compare(path, ADAPTERS[slug]) for path in mine]
+    results = []
+    for path in mine:
+        try:
+            results.append(compare(path, ADAPTERS[slug]))
+        except pytest.skip.Exception as reason:  # what it needs is not installed here
+            print(path.stem, "was not run:", reason, flush=True)
     passed = [largest for problems, largest in results if not problems]
     return {"cases": len(mine), "passed": len(passed), "max_abs": float(f"{max(passed, default=0.0):.1e}")}
 

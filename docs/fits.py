@@ -18,7 +18,7 @@ from qtpy.QtWidgets import QApplication
 from napari_he2st.core.errors import He2stError
 from napari_he2st.data.truth import read_section
 from napari_he2st.gui.docks.measured import slide_of
-from napari_he2st.gui.workspace import dock_of, session_of
+from napari_he2st.gui.workspace import dock_of, open_docks, session_of
 
 SIZE_PX = (1366, 768)
 TIMEOUT_S = 120
@@ -81,6 +81,7 @@ class Window:
     def __init__(self) -> None:
         self.viewer = napari.Viewer(show=True, title="napari-he2st")
         self.viewer.window.resize(*SIZE_PX)
+        open_docks(self.viewer)
         self.dock = dock_of(self.viewer, "Slide")
         self.session = session_of(self.viewer)
 
@@ -115,7 +116,7 @@ class Window:
 
     def keep(self, path: Path) -> None:
         """Take a picture of the whole window."""
-        self.idle(1.5)
+        self.idle(2.0)
         self.viewer.screenshot(str(path), canvas_only=False, flash=False)
 
     def clear(self) -> None:
@@ -130,12 +131,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder of the developers' sections")
     parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
-    parser.add_argument("--only", default="", help="part of the path of the items to open")
+    parser.add_argument("--pictures", action="store_true", help="open only the sections whose picture is kept")
     arguments = parser.parse_args()
     window = Window()
     for item in ITEMS:
         label = item.path if item.section is None else f"{item.path}:{item.section}"
-        if arguments.only not in label:
+        if arguments.pictures and item.picture is None:
             continue
         try:
             said = window.show(item, arguments.data)

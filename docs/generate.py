@@ -117,7 +117,8 @@ def _learning_cells(found: dict | None) -> tuple[str | None, ...]:
 
 _FIGURES = """\
 *Parity*: cases whose numbers the original code produced, how many of them are reproduced to 10⁻⁵ (relative to the
-largest number of an array), and the largest absolute difference of any number in them.
+largest number of an array; a few arrays that are equal up to a renaming, or carry the rounding of their original,
+have a rule of their own), and the largest absolute difference in them.
 
 *Learning*: every system was trained briefly on one CPU thread, at reduced width where `benchmarks/learning.toml`
 says so, on three sections of one HER2+ breast tumour and scored on a fourth of the same patient, over the 250

@@ -69,8 +69,11 @@ def test_killed_at_random_moments_it_goes_on_and_nothing_changes(start, tmp_path
     rng = np.random.default_rng(0)
     store = Path(f"{parts}.store")
     for number in range(1, KILLS + 1):
+        before = written(store)
         process = start(parts)
-        time.sleep(rng.uniform(0, 2 * duration / KILLS))
+        while number % 2 and written(store) == before:  # every other one dies once it has gone on
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, duration / KILLS))
         assert process.is_alive()
         os.kill(process.pid, signal.SIGKILL)
         process.join()

@@ -30,7 +30,7 @@ def jobs(bundle_folder: Path, tmp_path: Path) -> list[Job]:
     slide = sample_section().slide_path
     assert slide is not None
     return [
-        Job(slide, str(bundle_folder), tmp_path / name, mpp=0.69, pitch_um=pitch_um)
+        Job(str(slide), str(bundle_folder), tmp_path / name, mpp=0.69, pitch_um=pitch_um)
         for name, pitch_um in (("coarse.h5ad", 400.0), ("fine.h5ad", 150.0))
     ]
 
@@ -39,8 +39,8 @@ def test_a_list_names_slides_models_and_outputs(tmp_path: Path) -> None:
     table = tmp_path / "list.csv"
     table.write_text("slide,model,mpp,output\na.svs,,0.5,\nb.svs,mine,,x.h5ad\n")
     first, second = read_jobs(table, tmp_path / "out", model="starter")
-    assert first == Job(tmp_path / "a.svs", "starter", tmp_path / "out" / "a.h5ad", 0.5)
-    assert second == Job(tmp_path / "b.svs", "mine", tmp_path / "out" / "x.h5ad")
+    assert first == Job(str(tmp_path / "a.svs"), "starter", tmp_path / "out" / "a.h5ad", 0.5)
+    assert second == Job(str(tmp_path / "b.svs"), "mine", tmp_path / "out" / "x.h5ad")
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_list_that_cannot_be_run_is_named(tmp_path: Path, text: str, match: st
 
 def test_a_slide_that_is_not_there_is_named(tmp_path: Path, bundle_folder: Path) -> None:
     with pytest.raises(SlideError, match="no such slide"):
-        list(run_jobs([Job(tmp_path / "gone.svs", str(bundle_folder), tmp_path / "x.h5ad")]))
+        list(run_jobs([Job(str(tmp_path / "gone.svs"), str(bundle_folder), tmp_path / "x.h5ad")]))
 
 
 def test_slides_are_predicted_one_after_the_other(jobs) -> None:

@@ -155,7 +155,8 @@ def test_the_cost_is_told_before_the_run(predictors, bundle_of, slide, grid) -> 
     cost = estimate(bundle_of(predictors.Colour), slide, grid)
     assert cost.tiles == len(grid)
     assert cost.seconds > 0
-    assert cost.disk_bytes == len(grid) * 3 * 4
+    assert cost.memory_bytes == len(grid) * 3 * 4
+    assert cost.disk_bytes == 2 * cost.memory_bytes  # its journal, and then its array
 
 
 def test_an_empty_grid_and_an_unknown_device_are_refused(predictors, bundle_of, slide, grid) -> None:

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from napari_he2st.core.errors import ModelError, WeightsError
+from napari_he2st.core.errors import GeneError, ModelError, WeightsError
 from napari_he2st.core.types import Grid
+from napari_he2st.data.samples import sample_section
 from napari_he2st.data.slides import Slide
 from napari_he2st.engine.import_weights import import_weights, nearest_system
 from napari_he2st.engine.predict import predict
+from napari_he2st.engine.train import train
 from napari_he2st.zoo.bundle import Bundle
 from napari_he2st.zoo.catalogue import cards, system
 from napari_he2st.zoo.inputs import Positions
@@ -155,6 +157,16 @@ def test_what_lies_beside_a_checkpoint_is_asked_for_by_name(slug: str, tmp_path:
     assert set(names) <= set(again.extras)
     with pytest.raises(ModelError, match="has no use for 'other'"):
         import_weights(slug, checkpoint, GENES, beside={**bundle.members[0].extras, "other": 1}, **given)
+
+
+@pytest.mark.parametrize("slug", ["brstnet", "he2gene"])
+def test_auxiliary_genes_are_learnt_beside_the_panel(slug: str) -> None:
+    small = {**cards()[slug].variants["tiny"], "tile_px": 32}
+    trained = train(slug, [sample_section()], arguments={**small, "n_aux": 7}, panel="mean:10", epochs=1, device="cpu")
+    assert len(trained.genes) == 10
+    assert trained.members[0].n_aux == 7
+    with pytest.raises(GeneError, match="Beside the panel only"):
+        train(slug, [sample_section()], arguments={**small, "n_aux": 10**6}, panel="mean:10", epochs=1, device="cpu")
 
 
 SIZED = {

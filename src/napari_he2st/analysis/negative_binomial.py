@@ -75,10 +75,10 @@ def _means(y: Array, design: Array, offset: Array, theta: float, beta: Array) ->
         mu = np.exp(eta)
         weight = mu / (1 + mu / theta)
         working = eta - offset + (y - mu) / mu
-        new = np.linalg.lstsq((design.T * weight) @ design, design.T @ (weight * working), rcond=None)[0]
+        new: Array = np.linalg.lstsq((design.T * weight) @ design, design.T @ (weight * working), rcond=None)[0]
         if np.abs(new - beta).max() < 1e-10:
-            return np.asarray(new)
-        beta = new
+            return new
+        beta = np.asarray(new, dtype=np.float64)
     return beta
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from napari_he2st.core.errors import MissingExtraError, OutputError, SlideError
 from napari_he2st.core.progress import Control
 from napari_he2st.data.export import export
-from napari_he2st.data.slides import Slide
+from napari_he2st.data.slides import Slide, is_address
 from napari_he2st.engine.device import choose_device
 from napari_he2st.engine.predict import predict, tissue_grid
 from napari_he2st.engine.regions import Geometry, Layout
@@ -49,7 +49,7 @@ class Job:
     Attributes
     ----------
     slide
-        Path of the slide.
+        Path or address of the slide.
     model
         Name or path of the bundle.
     output
@@ -58,7 +58,7 @@ class Job:
         Pixel size and distance of spots, where they are not the slide's and the predictor's own.
     """
 
-    slide: Path
+    slide: str
     model: str
     output: Path
     mpp: float | None = None
@@ -107,7 +107,9 @@ def read_jobs(table: Path, folder: Path, *, model: str | None = None) -> list[Jo
             raise OutputError(
                 f"A row has no number where one belongs ({error})", where=f"{table}, line {number}"
             ) from None
-        jobs.append(Job(table.parent / slide, named, folder / output, mpp, pitch_um))
+        jobs.append(
+            Job(slide if is_address(slide) else str(table.parent / slide), named, folder / output, mpp, pitch_um)
+        )
     if len({job.output for job in jobs}) < len(jobs):
         raise OutputError("Two rows would write the same file", where=table, todo="Add a column output")
     return jobs
@@ -172,7 +174,7 @@ def predict_range(job: Job, number: int, run: dict[str, Any]) -> int:
 def _opened(job: Job) -> tuple[Bundle, Slide, Grid, list[NDArray[np.intp]]]:
     """What all ranges of a job share, the same in every process."""
     bundle = load(job.model)
-    if not job.slide.exists():
+    if not (is_address(job.slide) or Path(job.slide).exists()):
         raise SlideError("There is no such slide", where=job.slide)
     slide = Slide.open(job.slide, mpp=job.mpp)
     grid = tissue_grid(bundle, slide, job.pitch_um)

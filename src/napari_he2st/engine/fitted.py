@@ -102,7 +102,7 @@ def _usable(X: Any, kept: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.bool_]
     """Which genes are known in every kept spot, and which of them vary."""
     for block in blocks(X):
         here = block[kept]
-        complete = np.isfinite(here).all(axis=0)
+        complete = np.asarray(np.isfinite(here).all(axis=0))
         yield complete, complete & (np.nan_to_num(here).var(axis=0) > 1e-12)
 
 

@@ -53,6 +53,24 @@ def choose_panel(sections: Sequence[AnnData], rule: str | Sequence[str] = "hvg:1
     return GeneSet(tuple(in_order[i] for i in best), rule, rule)
 
 
+def further_genes(sections: Sequence[AnnData], panel: Sequence[str], n: int) -> list[str]:
+    """The ``n`` genes with the highest mean count that are not in a panel, for systems that learn them beside it.
+
+    Raises
+    ------
+    GeneError
+        There are fewer.
+    """
+    if n == 0:
+        return []
+    taken = set(panel)
+    found = [g for g in choose_panel(sections, f"mean:{len(panel) + n}").symbols if g not in taken][:n]
+    if len(found) < n:
+        message = f"Beside the panel only {len(found)} genes are measured in every section, not {n}"
+        raise GeneError(message, todo=f"Train with --argument n_aux={len(found)}")
+    return found
+
+
 def expression_variance(sections: Sequence[AnnData], genes: Sequence[str]) -> NDArray[np.float64]:
     """Variance of log1p CP10k over all spots of all sections, float64, shape (genes,)."""
     n, total, squares = 0, np.zeros(len(genes)), np.zeros(len(genes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,8 +29,6 @@ from napari_he2st.zoo.catalogue import load
 from napari_he2st.zoo.inputs import Bag
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from anndata import AnnData
 
     from napari_he2st.core.types import Grid
@@ -69,7 +68,7 @@ def predict_bag(
     ModelError
         The system does not predict a slide as a whole, or there is no tissue.
     """
-    bundle = load(bundle) if isinstance(bundle, str) or not hasattr(bundle, "members") else bundle
+    bundle = load(bundle) if isinstance(bundle, str | Path) else bundle
     control = control or Control()
     where = choose_device(device)
     slide = normalised(slide, stain)

@@ -19,7 +19,7 @@ from napari_he2st.core.errors import ModelError, TruthError
 from napari_he2st.core.progress import Control
 from napari_he2st.engine.device import choose_device
 from napari_he2st.engine.features import NOTHING_GIVEN, Given
-from napari_he2st.engine.panel import choose_panel, expression_variance
+from napari_he2st.engine.panel import choose_panel, expression_variance, further_genes
 from napari_he2st.engine.reference import describe_reference
 from napari_he2st.engine.scoring import predict_resolved
 from napari_he2st.engine.trained import HVG_SCORED, About, Split, expression_of, mean_known, tile_px_of, trained_bundle
@@ -161,8 +161,10 @@ def _splits(
     return splits
 
 
-def _targets(section: TrainingSection, genes: list[str], model: Predictor, fitted: dict[str, Any]) -> dict[str, Tensor]:
-    """What a section has of the model's targets: expression, and counts of spots and niches where asked for.
+def _targets(
+    section: TrainingSection, genes: list[str], further: list[str], model: Predictor, fitted: dict[str, Any]
+) -> dict[str, Tensor]:
+    """What a section has of the model's targets: expression, counts of spots and niches, ``further`` genes.
 
     What was measured is an input of some models too, and stands beside.
     """
@@ -172,6 +174,9 @@ def _targets(section: TrainingSection, genes: list[str], model: Predictor, fitte
         for name, spec in specs.items()
         if isinstance(spec, Expression)
     }
+    auxiliary = model.targets.get("auxiliary")
+    if isinstance(auxiliary, Expression):
+        found["auxiliary"] = expression_target(section, further, auxiliary, {})
     own = expression_of(model)
     for name, given in model.inputs.items():
         if isinstance(given, kinds.Expression):
@@ -225,7 +230,8 @@ class _Fit:
         n_measured = len(set().union(*(s.adata.var_names for s in sections)))
         fitted = scale_of(target.scale).fit(counts, total, n_measured)
         model.extras["scale"] = fitted
-        targets = [_targets(s, self.genes, model, fitted) for s in sections]
+        further = further_genes([s.adata for s in sections], self.genes, getattr(model, "n_aux", 0))
+        targets = [_targets(s, self.genes, further, model, fitted) for s in sections]
         recipe = replace(model.recipe, **self.recipe)
         if "batch_size" in self.recipe:
             recipe = replace(recipe, batch_of=None)

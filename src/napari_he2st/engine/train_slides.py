@@ -161,11 +161,11 @@ class _Goal:
         if len(labels) > 1:
             raise ModelError(f"{model.__name__} learns one label", todo="Name one column, or take another system")
         column = table.columns[labels[0]]
-        known = sorted({text for text in column if text.lower() not in _UNKNOWN})
-        if len(known) < 2:
-            raise TruthError(f"All slides are of one class ({', '.join(known) or 'none'})", where=labels[0])
-        numbers = {text: float(number) for number, text in enumerate(known)}
-        return cls(tuple(known), "class", np.array([[numbers.get(text, np.nan)] for text in column]))
+        classes = sorted({text for text in column if text.lower() not in _UNKNOWN})
+        if len(classes) < 2:
+            raise TruthError(f"All slides are of one class ({', '.join(classes) or 'none'})", where=labels[0])
+        numbers = {text: float(number) for number, text in enumerate(classes)}
+        return cls(tuple(classes), "class", np.array([[numbers.get(text, np.nan)] for text in column]))
 
     def arguments(self, model: type[Predictor]) -> dict[str, Any]:
         """What the data decide of a system's constructor."""

@@ -327,20 +327,22 @@ def unwrap(content: Mapping[str, Any]) -> dict[str, Tensor]:
     return state
 
 
-def load_published(network: nn.Module, name: str, address: str) -> None:
-    """Fill a network from the published checkpoint that the user keeps under a name.
+def load_published(network: nn.Module, name: str, address: str, *, hub: str | None = None) -> None:
+    """Fill a network from the published checkpoint that the user keeps under a name, or from the hub.
 
     Parameters
     ----------
     address
         Where the user can get it.
+    hub
+        As for :func:`hub_source`, where the user has no file.
 
     Raises
     ------
     WeightsError
         It is not there, cannot be read or does not fit.
     """
-    path = find_weights(name, None, address=address)
+    path = find_weights(name, None if hub is None else hub_source(hub), address=address)
     state = unwrap(load_checkpoint(path))
     check_state({key: tuple(value.shape) for key, value in state.items()}, shapes_of(network), path)
     network.load_state_dict(state)

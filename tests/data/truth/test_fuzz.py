@@ -13,7 +13,7 @@ from tests.data.truth.fuzz import LAYOUTS, MEMORY_GIB, SECONDS
 def _fuzz(folder, count):
     command = [sys.executable, "-m", "tests.data.truth.fuzz", str(folder), str(count)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"hang over {SECONDS} s, or a crash:\n{done.stderr[-3000:]}"
+    assert done.returncode == 0, f"hang over {SECONDS} s of CPU time, or a crash:\n{done.stderr[-3000:]}"
     report = json.loads(done.stdout)
     findings = {what: n for what, n in report["counts"].items() if what not in ("read", "refused")}
     assert not findings, findings

@@ -155,6 +155,7 @@ def test_removing_the_last_result_empties_the_dock(dock, fill, session):
 
 def test_how_much_predictions_vary_is_a_second_map(dock, fill, viewer, session):
     fill()
+    dock = dock()
     result = session.results["run"]
     session.select(result="run", gene="ERBB2")
     assert dock.spread.isHidden()

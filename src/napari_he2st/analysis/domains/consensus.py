@@ -13,7 +13,7 @@ from napari_he2st.core.errors import He2stError, SchemaError
 def co_membership(labelings: Sequence[NDArray] | NDArray) -> NDArray[np.float64]:
     """Share of the groupings in which two spots are together, (n, n)."""
     labels = np.asarray(labelings)
-    return np.mean([row[:, None] == row for row in labels], axis=0)
+    return np.asarray(np.mean([row[:, None] == row for row in labels], axis=0))
 
 
 def average_linkage(matrix: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -76,4 +76,4 @@ def means(points: NDArray, n: int, seed: int, *, n_init: int = 4) -> NDArray[np.
     if n_found < n:
         message = f"There are only {n_found} different expression profiles, not {n}"
         raise He2stError(message, todo="Ask for fewer domains")
-    return labels.astype(np.intp)
+    return np.asarray(labels, dtype=np.intp)

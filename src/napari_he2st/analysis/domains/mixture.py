@@ -207,7 +207,7 @@ class _Groups:
         d = self.mean[a] - self.mean[b]
         zero = np.zeros((self.p, self.p))
         share = self.size[a] * self.size[b] / (self.size[a] + self.size[b])
-        return self.scatter.get(a, zero) + self.scatter.get(b, zero) + share * np.outer(d, d)
+        return np.asarray(self.scatter.get(a, zero) + self.scatter.get(b, zero) + share * np.outer(d, d))
 
     def _cost_of(self, row: int) -> Array:
         """Of joining a group with each other one; infinite with itself and with those that are gone."""

@@ -23,7 +23,7 @@ def majority(labels: NDArray, xy: NDArray, k: int) -> NDArray[np.intp]:
         return labels.astype(np.intp)
     most = counts.max(axis=1, keepdims=True)
     first = (np.take_along_axis(counts, near, axis=1) == most).argmax(axis=1)
-    return near[np.arange(len(labels)), first]
+    return np.asarray(near[np.arange(len(labels)), first])
 
 
 def outvoted(labels: NDArray, xy: NDArray, k: int) -> NDArray[np.intp]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari_he2st.engine.session import Result
     from napari_he2st.gui.docks.base import Dock
 
-_PICTURE_PX = 122  # of one panel without its margin: two stand beside each other in the narrowest dock
+_PICTURE_PX = 100  # of one panel without its margin: two stand beside each other in the narrowest dock
 
 
 @dataclass(frozen=True)
@@ -278,4 +278,5 @@ def check(adata: AnnData | Any, slide: Slide, mask: TissueMask, warnings: Sequen
     from napari_he2st.data.truth.fit_picture import fit_picture
 
     fit = check_fit(adata, mask, warnings=warnings)
-    return Checked(fit, fit_picture(adata, mask, fit, slide.thumbnail(512), side_px=_PICTURE_PX))
+    side_px = _PICTURE_PX if fit.correction is not None else 2 * _PICTURE_PX
+    return Checked(fit, fit_picture(adata, mask, fit, slide.thumbnail(512), side_px=side_px))

@@ -27,6 +27,7 @@ from napari_he2st.gui import prediction
 from napari_he2st.gui.docks.base import Dock
 from napari_he2st.gui.docks.fit_box import FitBox
 from napari_he2st.gui.docks.live_box import LiveBox
+from napari_he2st.gui.docks.slide_result_box import SlideResultBox
 from napari_he2st.gui.prediction import Run
 from napari_he2st.gui.widgets.combo import Combo, SearchCombo
 from napari_he2st.gui.widgets.predictor_box import PredictorBox
@@ -67,6 +68,8 @@ class PredictDock(Dock):
         self.body.addWidget(self._area_box())
         self.live = LiveBox(self, self._live_ready)
         self.body.addWidget(self.live)
+        self.slide_result = SlideResultBox(self)
+        self.body.addWidget(self.slide_result)
         self.body.addWidget(self._more())
         note = QLabel(keys.RESEARCH_USE)
         note.setWordWrap(True)
@@ -296,7 +299,8 @@ class PredictDock(Dock):
         self._show_tiles()
         self._show_state()
         item = self.session.current_slide
-        if len(grid) and self._cost is None and item is not None and self._bundle is not None:
+        whole = self._bundle is not None and prediction.sees_bag(self._bundle)
+        if len(grid) and self._cost is None and item is not None and self._bundle is not None and not whole:
             probe = Run(self._bundle, item.slide, grid, self.device.currentText())
             self.run(probe.cost, name="Timing tiles", quiet=True, on_done=partial(self._timed, self._bundle))
 
@@ -345,6 +349,8 @@ class PredictDock(Dock):
     def _cost_text(self, grid: Grid) -> str:
         n_bytes = len(grid) * len(self._bundle.manifest.genes) * 4 if self._bundle is not None else 0
         size = f"{n_bytes / 2**20:,.0f} MiB" if n_bytes >= 2**20 else f"{n_bytes / 2**10:,.0f} KiB"
+        if self._bundle is not None and prediction.sees_bag(self._bundle):
+            return "One result for the whole slide, and a map of what it rests on."
         if self._cost is None:
             return f"{len(grid):,} tiles, {size}; timing a few of them …"
         seconds = self._cost.seconds / max(self._cost.tiles, 1) * len(grid)
@@ -368,6 +374,10 @@ class PredictDock(Dock):
         """Predict what is planned."""
         item, bundle, grid = self.session.current_slide, self._bundle, self._grid
         if item is None or bundle is None or grid is None or self.predicting:
+            return
+        if prediction.sees_bag(bundle):
+            self._run = self.slide_result.predict(bundle, item, self.device.currentText(), self._doubts())
+            self._show_state()
             return
         from napari_he2st.engine.results import result_facts
 

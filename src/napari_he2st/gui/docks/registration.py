@@ -101,11 +101,13 @@ class RegistrationSection(QWidget):
         self._grid, self._below = QGridLayout(), QGridLayout()
         for column, widget in enumerate((self.on_spots, self.on_slide)):
             self._grid.addWidget(widget, 0, column)
-        self._grid.addWidget(self.kind, 1, 0)
-        self._grid.addWidget(self.any_order, 1, 1)
-        below = (self.apply_button, self.undo_button, self.clear_button), (
-            self.read_button, self.save_button, self.save_marks_button,
-        )  # fmt: skip
+        self._grid.addWidget(self.kind, 1, 0, 1, 2)
+        self._grid.addWidget(self.any_order, 2, 0, 1, 2)
+        below = (
+            (self.apply_button, self.undo_button),
+            (self.clear_button, self.read_button),
+            (self.save_button, self.save_marks_button),
+        )
         for row, widgets in enumerate(below):
             for column, widget in enumerate(widgets):
                 self._below.addWidget(widget, row, column)

@@ -101,7 +101,8 @@ class PASTE(Aligner):
 def by_nearness(xy_a: Array, xy_b: Array) -> Array:
     """The cheapest coupling of positions, each centred and divided by its smallest distance."""
     places = [(xy - xy.mean(0)) / smallest(pairwise(xy, xy)) for xy in (xy_a, xy_b)]
-    return earth_mover(*(np.full(len(xy), 1 / len(xy)) for xy in places), pairwise(*places))
+    a, b = (np.full(len(xy), 1 / len(xy)) for xy in places)
+    return earth_mover(a, b, pairwise(*places))
 
 
 def fused_coupling(

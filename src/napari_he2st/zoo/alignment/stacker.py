@@ -143,7 +143,7 @@ class Network(nn.Module):
         return out | {"moved": warped(moving, displacement)}
 
     def _unet(self, x: Tensor) -> Tensor:
-        skips = []
+        skips: list[Tensor] = []
         for n in self.filters:
             x = self._twice(F.max_pool2d(x, 2) if skips else x, f"unet_conv_down_{n}")
             skips.append(x)

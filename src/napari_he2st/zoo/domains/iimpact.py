@@ -170,7 +170,7 @@ def sample(
         draws = rng.gumbel(size=(n, k))
         padded = np.append(labels, -1)  # −1 as a row leads here
         for spots in groups:
-            votes = (padded[near[spots], None] == np.arange(k)).sum(axis=1)
+            votes: Any = (padded[near[spots], None] == np.arange(k)).sum(axis=1)
             padded[spots] = (fit[spots] + smoothness * votes + draws[spots]).argmax(axis=1)
         labels = padded[:-1]
         if sweep >= burn_in:

@@ -82,8 +82,9 @@ class MuCoST(DomainMethod):
 
         def loss(_: int) -> Tensor:
             keep = (torch.rand(1, x.shape[1]) >= self.drop).float()
-            _, rebuilt, *views = network(x, spatial, both, x * keep, x[torch.randperm(n)])
-            return F.mse_loss(rebuilt, x) + 0.2 * contrast(*views, self.temperature, limit=self.max_spots)
+            _, rebuilt, anchor, positive, negative = network(x, spatial, both, x * keep, x[torch.randperm(n)])
+            agreement = contrast(anchor, positive, negative, self.temperature, self.max_spots)
+            return F.mse_loss(rebuilt, x) + 0.2 * agreement
 
         report = self.minimise(network, loss, self.recipe)
         with torch.no_grad():

@@ -69,7 +69,8 @@ class StImage(DomainMethod):
         edges = []
         for start in self.steps(-(-len(codes) // _BLOCK), "Joining distances"):
             rows = np.arange(start * _BLOCK, min((start + 1) * _BLOCK, len(codes)))
-            distance = integrated(*(distances(p, rows) for p in points), *(s[rows] for s in shared), k)
+            d1, d2 = (distances(p, rows) for p in points)
+            distance = integrated(d1, d2, shared[0][rows], shared[1][rows], k)
             distance[np.arange(len(rows)), rows] = np.inf
             near = np.argpartition(distance, k - 1, axis=1)[:, :k]
             edges.append(np.stack([np.repeat(rows, k), near.ravel()], axis=1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -229,7 +229,7 @@ def adjust(
     similarity: Literal["cosine", "euclidean", "pearson", "spearman"] = "cosine",
 ) -> Array:
     """Add to each spot what its neighbours within ``radius`` have, weighted by how much they look alike."""
-    reduce = {"mean": np.mean, "median": np.median, "sum": np.sum}[method]
+    reduce: Any = {"mean": np.mean, "median": np.median, "sum": np.sum}[method]
     result = values.astype(np.float64).copy()
     for spot, around in enumerate(_within(xy, radius)):
         if len(around):
@@ -242,7 +242,7 @@ def disk(
     values: Array, xy: Array, radius: float, *, rates: int = 1, method: Literal["mean", "median"] = "mean"
 ) -> Array:
     """Mean or median over each spot and its neighbours within ``radius``, these counted ``rates`` times more."""
-    reduce = {"mean": np.mean, "median": np.median}[method]
+    reduce: Any = {"mean": np.mean, "median": np.median}[method]
     return np.stack(
         [
             reduce(np.concatenate([values[[spot]], *[values[around]] * (1 + rates)]), axis=0)

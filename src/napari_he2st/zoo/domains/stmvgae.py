@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -79,7 +79,7 @@ class STMVGAE(DomainMethod):
     ) -> None:
         self.inputs = {"features": Features(encoder=encoder)}
         self.n_genes, self.n_neighbours, self.reach_pitches = n_genes, n_neighbours, reach_pitches
-        self.widths = {"encoder_dims": tuple(encoder_dims), "graph_dims": tuple(graph_dims)}
+        self.widths: dict[str, Any] = {"encoder_dims": tuple(encoder_dims), "graph_dims": tuple(graph_dims)}
         self.widths |= {"decoder_dims": tuple(decoder_dims)}
         self.image_weight = image_weight
         self.recipe = Recipe(lr=lr, weight_decay=1e-4, epochs=epochs, clip=5.0)

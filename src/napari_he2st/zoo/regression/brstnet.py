@@ -55,7 +55,7 @@ class BrSTNet(Predictor):
     Notes
     -----
     Pixels are standardised by statistics of the training tiles, kept in ``extras["pixels"]``. The auxiliary
-    loss needs ``targets["auxiliary"]``, log1p counts. The Vahadane stain normalisation of the original is
+    genes, log1p counts, are those of highest mean after the panel. The Vahadane stain normalisation of the original is
     left to the slide.
     """
 
@@ -82,7 +82,7 @@ class BrSTNet(Predictor):
         self.inputs = {"tiles": Tiles(px=tile_px)}
         if n_aux:
             self.targets = {**self.targets, "auxiliary": Expression("log1p")}
-        self.dropout, self.drop_connect, self.aux_weight = dropout, drop_connect, aux_weight
+        self.n_aux, self.dropout, self.drop_connect, self.aux_weight = n_aux, dropout, drop_connect, aux_weight
         self._conv_stem = _SameConv(3, stem, 3, size=_NATIVE_PX, stride=2)
         self._bn0 = _norm(stem)
         self._blocks = nn.ModuleList()

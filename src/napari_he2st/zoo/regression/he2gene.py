@@ -26,7 +26,8 @@ class HE2Gene(Predictor):
     n_genes
         Size of the panel.
     n_aux
-        Auxiliary genes that share the trunk in training (published: 19,699); without them there is no such head.
+        Auxiliary genes that share the trunk in training (published: 19,699), those of highest mean after the panel;
+        without them there is no such head.
     n_annotations
         1: probability of tumour. More: scores of as many tissue classes.
     spatial
@@ -77,7 +78,7 @@ class HE2Gene(Predictor):
         if spatial:
             self.inputs["neighbours"] = NeighbourTiles(px=tile_px)
             self.recipe = Recipe("adam", lr=1e-5, weight_decay=1e-4, epochs=100, batch_size=32, schedule="step:10:0.5")
-        self.trunk, self.imagenet, self.spatial, self.annotated = trunk, imagenet, spatial, annotated
+        self.n_aux, self.trunk, self.imagenet, self.spatial, self.annotated = n_aux, trunk, imagenet, spatial, annotated
         self.aux_weight, self.tumour_weight, self.spatial_weight = aux_weight, tumour_weight, spatial_weight
         self.base_model = torchvision_network(trunk, 1)
         width = self.base_model.fc.in_features

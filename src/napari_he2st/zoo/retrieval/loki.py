@@ -57,7 +57,8 @@ class Loki(Retrieval):
     dropped
         Genes that no sentence names: housekeeping genes, as published; their list is not.
     pretrained
-        Load the published weights and train no further; the training spots are only the reference.
+        Load the published weights and train no further; the training spots are only the reference. The weights
+        are the file that the list of weight files names ``loki``, or lie at ``hf:OWNER/REPOSITORY/FILE``.
 
     Notes
     -----
@@ -87,7 +88,7 @@ class Loki(Retrieval):
         n_tokens: int | None = None,
         tile_px: int = 224,
         dropped: tuple[str, ...] = (),
-        pretrained: bool = True,
+        pretrained: bool | str = True,
     ) -> None:
         super().__init__()
         self.inputs = {"tiles": Tiles(px=tile_px)}
@@ -190,7 +191,7 @@ class Loki(Retrieval):
     def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:
         """Load the published weights where so built, then train."""
         if self.pretrained:
-            load_published(self, "loki", _ADDRESS)
+            load_published(self, "loki", _ADDRESS, hub=self.pretrained if isinstance(self.pretrained, str) else None)
         yield from super().fit(batches, recipe)
 
 

@@ -123,11 +123,12 @@ class GeneClusterMIL(BagClassifier):
         chosen = []
         for label, features in bags:
             own = features if cluster is None else features[self._cluster_of(features) == cluster]
-            chosen.append((label, own))
+            # A slide without such tiles is itself a hint: it shows one empty tile.
+            chosen.append((label, own if len(own) else features.new_zeros(1, self.width)))
         scores = []
         for fold in range(_FOLDS):
-            held = [bag for i, bag in enumerate(chosen) if i % _FOLDS == fold and len(bag[1])]
-            kept = [bag for i, bag in enumerate(chosen) if i % _FOLDS != fold and len(bag[1])]
+            held = [bag for i, bag in enumerate(chosen) if i % _FOLDS == fold]
+            kept = [bag for i, bag in enumerate(chosen) if i % _FOLDS != fold]
             if not held or len({label for label, _ in kept}) < 2:
                 continue
             torch.manual_seed(fold)
