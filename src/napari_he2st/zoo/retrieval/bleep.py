@@ -36,6 +36,8 @@ class BLEEP(Retrieval):
     inverted_targets
         Multiply the similarities in the targets by the temperature, as the published variants do, instead of
         dividing; the same at 1.
+    n_neighbours
+        Number of reference spots that a prediction is made of.
     tile_px
         Width of the tile.
     imagenet
@@ -57,10 +59,12 @@ class BLEEP(Retrieval):
         dropout: float = 0.1,
         temperature: float = 1.0,
         inverted_targets: bool = False,
+        n_neighbours: int = 50,
         tile_px: int = 224,
         imagenet: bool = True,
     ) -> None:
         super().__init__()
+        self.n_neighbours = n_neighbours
         self.inputs = {"tiles": Tiles(px=tile_px)}
         self.trunk, self.imagenet, self.temperature = trunk, imagenet, temperature
         self.target_temperature = 1 / temperature if inverted_targets else temperature

@@ -37,6 +37,8 @@ class CarHE(Retrieval):
     temperature
         Of the loss. Only its logarithm's negative is stored, and by this the similarities are divided: anything
         but 1 acts inverted, as published.
+    n_neighbours
+        Number of reference spots that a prediction is made of.
     tile_px
         Width of the tile.
     pretrained
@@ -49,7 +51,6 @@ class CarHE(Retrieval):
     """
 
     metric = "euclidean"
-    n_neighbours = 5
     recipe = Recipe("adamw", lr=1e-4, weight_decay=0.002, epochs=100, batch_size=32)
 
     def __init__(
@@ -62,11 +63,13 @@ class CarHE(Retrieval):
         heads: int = 6,
         dropout: float = 0.1,
         temperature: float = 1.0,
+        n_neighbours: int = 5,
         tile_px: int = 256,
         pretrained: bool = True,
     ) -> None:
         super().__init__()
         self.inputs = {"tiles": Tiles(px=tile_px)}
+        self.n_neighbours = n_neighbours
         self.spot_dim, self.pretrained = max(spot_dim, n_genes), pretrained
         self.temperature = nn.Parameter(torch.tensor(1 / temperature).log())
         self.image_encoder = ViT256(dim, depth, heads)

@@ -37,11 +37,12 @@ class CMRCNet(Retrieval):
         Of the loss; the targets are multiplied by it, as published.
     kept_share
         Share of the image tokens' numbers that are not masked.
+    n_neighbours
+        Number of reference spots that a prediction is made of.
     tile_px
         Width of the tile, a multiple of ``patch_px``.
     """
 
-    n_neighbours = 50
     recipe = Recipe("adamw", lr=5e-5, weight_decay=1e-3, epochs=60, batch_size=64, schedule="cosine:60")
 
     def __init__(
@@ -56,9 +57,11 @@ class CMRCNet(Retrieval):
         dropout: float = 0.1,
         temperature: float = 1.0,
         kept_share: float = 0.5,
+        n_neighbours: int = 50,
         tile_px: int = 224,
     ) -> None:
         super().__init__()
+        self.n_neighbours = n_neighbours
         self.inputs = {"tiles": Tiles(px=tile_px)}
         self.temperature, self.kept_share = temperature, kept_share
         self.image_encoder = _ImageEncoder(tile_px, patch_px, image_dim, depth, heads)

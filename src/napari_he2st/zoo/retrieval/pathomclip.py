@@ -34,6 +34,8 @@ class PathOmCLIP(Retrieval):
         Of the transformer and of the embeddings.
     temperature
         Of the loss at the start; it is learnt.
+    n_neighbours
+        Number of reference spots that a prediction is made of.
     tile_px
         Width of a tile.
 
@@ -59,9 +61,11 @@ class PathOmCLIP(Retrieval):
         mlp_ratio: float = 4.0,
         dropout: float = 0.1,
         temperature: float = 0.07,
+        n_neighbours: int = 50,
         tile_px: int = 224,
     ) -> None:
         super().__init__()
+        self.n_neighbours = n_neighbours
         self.inputs = {"around": NeighbourFeatures(encoder=encoder, px=tile_px, size=size)}
         self.n_components = min(n_components, n_genes)
         self.logit_scale = nn.Parameter(torch.tensor(1 / temperature).log())

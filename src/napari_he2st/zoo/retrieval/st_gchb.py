@@ -38,6 +38,8 @@ class STGCHB(Retrieval):
         Neighbours of a spot on the graph, besides itself.
     graph_epochs
         Rounds over the sections in which each graph encoder is taught alone.
+    n_neighbours
+        Number of reference spots that a prediction is made of.
     tile_px
         Width of the tile.
     imagenet
@@ -69,11 +71,13 @@ class STGCHB(Retrieval):
         dropout: float = 0.4,
         k: int = 6,
         graph_epochs: int = 50,
+        n_neighbours: int = 50,
         tile_px: int = 112,
         imagenet: bool = True,
         faithful: bool = False,
     ) -> None:
         super().__init__()
+        self.n_neighbours = n_neighbours
         self.inputs = {"tiles": Tiles(px=tile_px), "positions": Positions(kind="um")}
         self.trunk, self.k, self.graph_epochs = trunk, k, graph_epochs
         self.imagenet, self.faithful = imagenet, faithful
