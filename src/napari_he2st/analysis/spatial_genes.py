@@ -69,8 +69,8 @@ def spatial_genes(values: Any, grid: Grid, genes: list[str]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``gene``, ``moran`` (Moran's I), ``geary`` (Geary's C), ``p_adjusted`` (one-sided, by the normal approximation of
-        Moran's I under randomly placed values of equal variance, Benjamini–Hochberg), ``mean``, ``detected`` (share of
+        ``gene``, ``moran`` (Moran's I), ``geary`` (Geary's C), ``p_adjusted`` (one-sided, by the normal approximation
+        of Moran's I for normal values, Benjamini–Hochberg), ``mean``, ``detected`` (share of
         spots above 0). Genes that do not vary come last.
     """
     import pandas as pd
