@@ -59,6 +59,7 @@ class StackDock(Dock):
         self.by_gene.toggled.connect(lambda _: self._show())
         self.table = QTableWidget(0, 1 + len(_COLUMNS))
         self.table.setHorizontalHeaderLabels(["pair", *(name.replace("_", " ") for name in _COLUMNS)])
+        self.table.verticalHeader().hide()
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         for column, tip in enumerate(_COLUMNS.values(), start=1):
             self.table.horizontalHeaderItem(column).setToolTip(tip)
@@ -120,6 +121,7 @@ class StackDock(Dock):
             texts += [f"{values[f'{name}_before']:.2f} → {values[name]:.2f}" for name in _COLUMNS]
             for column, text in enumerate(texts):
                 self.table.setItem(row, column, QTableWidgetItem(text))
+        self.table.resizeColumnsToContents()
         self.save.setEnabled(True)
         self._show()
         self.viewer.dims.ndisplay = 3
