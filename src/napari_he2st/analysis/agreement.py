@@ -48,7 +48,8 @@ def agreement(found: Any, given: Any, *, permutations: int = 199, seed: int = 0)
 
     left, right = paired_labels(found, given)
     if not len(left):
-        return Agreement(*[float("nan")] * 4, n=0)
+        nothing = float("nan")
+        return Agreement(nothing, nothing, nothing, nothing, 0)
     ari = float(adjusted_rand_score(right, left))
     rng = np.random.default_rng(seed)
     shuffled = [_ari(left, rng.permutation(right)) for _ in range(permutations)]

@@ -89,7 +89,8 @@ def _darkness(image: Image, shrink: float) -> Image:
 def _turn(angle_deg: float, flip: bool) -> NDArray[np.float64]:
     angle = np.deg2rad(angle_deg)
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1.0]])
-    return np.asarray(turn @ np.diag([-1.0, 1.0, 1.0])) if flip else turn
+    mirror = np.diag([-1.0 if flip else 1.0, 1.0, 1.0])
+    return np.asarray(turn @ mirror)
 
 
 def _placed(image: Image, turn: NDArray[np.float64], size: int) -> tuple[Image, NDArray[np.float64]]:

@@ -169,9 +169,9 @@ def sample(
         fit += weight * counts @ np.log(omega + 1e-20).T
         draws = rng.gumbel(size=(n, k))
         padded = np.append(labels, -1)  # −1 as a row leads here
-        for spots in groups:
-            votes: Any = (padded[near[spots], None] == np.arange(k)).sum(axis=1)
-            padded[spots] = (fit[spots] + smoothness * votes + draws[spots]).argmax(axis=1)
+        for group in groups:
+            votes = (padded[near[group], None] == np.arange(k)).sum(axis=1)
+            padded[group] = (fit[group] + smoothness * votes + draws[group]).argmax(axis=1)
         labels = padded[:-1]
         if sweep >= burn_in:
             order = np.argsort(omega[:, order_by])
