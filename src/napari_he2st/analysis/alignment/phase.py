@@ -83,7 +83,7 @@ def _darkness(image: Image, shrink: float) -> Image:
     dark = np.maximum(dark - background - 0.02, 0)
     if dark.max() <= 0:
         raise He2stError("There is no tissue in the image", todo="Choose another overview, or align by expression")
-    return np.minimum(dark / np.percentile(dark[dark > 0], 95), 1)
+    return np.asarray(np.minimum(dark / np.percentile(dark[dark > 0], 95), 1))
 
 
 def _turn(angle_deg: float, flip: bool) -> NDArray[np.float64]:
