@@ -150,7 +150,7 @@ def sample(
     """
     rng = np.random.default_rng(seed)
     n, columns = codes.shape
-    labels: Index = rng.integers(0, k, n).astype(np.intp)
+    labels: Index = rng.integers(0, k, size=n).astype(np.intp)
     groups = independent_groups(near)
     share, kept = np.zeros((n, k)), []
     for sweep in steps:
