@@ -21,6 +21,7 @@ def generate_all(folder: Path) -> None:
         "cli.md": command_line(),
         "zoo.md": zoo(),
         "encoders.md": encoders(),
+        "domains.md": domains(),
         "registries.md": registries(),
         "reference.md": reference(),
     }
@@ -130,8 +131,29 @@ network. It learns if its error is below that of the training mean and p < 0.01.
 works, not a ranking: the published networks are larger and trained for longer."""
 
 
+def domains() -> str:
+    """How well each domain method met known labels, as ``benchmarks/domains.py`` measured it."""
+    figures = json.loads(Path(__file__).with_name("domains.json").read_text(encoding="utf-8"))
+    rows = (
+        (
+            name,
+            f"{f['ari']:.2f} ({f['ari_range'][0]:.2f} … {f['ari_range'][1]:.2f})",
+            f"{f['nmi']:.2f} ({f['nmi_range'][0]:.2f} … {f['nmi_range'][1]:.2f})",
+            f"{f['seconds']:.0f}",
+            f["settings"],
+        )
+        for name, f in sorted(figures.items(), key=lambda item: -item[1]["ari"])
+    )
+    return f"{_DOMAINS}\n\n{table(('method', 'ARI', 'NMI', 'seconds', 'settings'), rows)}"
+
+
+_DOMAINS = """Median (range) over the her2st sections B1, C1, D1, F1 and G2 with three seeds each, by expression and
+position alone; as many domains as there are labels, "undetermined" spots left out. Seconds per run on one busy core."""
+
+
 def registries() -> str:
     """What can be read, measured, grouped and written."""
+    from napari_he2st.analysis.alignment import ALIGNMENT_METHODS
     from napari_he2st.analysis.domains import DOMAIN_METHODS
     from napari_he2st.analysis.metrics import METRICS
     from napari_he2st.data.export import EXPORTERS
@@ -143,6 +165,7 @@ def registries() -> str:
         "Layouts of measured ST": TRUTH_READERS,
         "Metrics": METRICS,
         "Domain methods": DOMAIN_METHODS,
+        "Registration of images": ALIGNMENT_METHODS,
         "Export formats": EXPORTERS,
     }
     parts = []

@@ -75,10 +75,11 @@ def _means(y: Array, design: Array, offset: Array, theta: float, beta: Array) ->
         mu = np.exp(eta)
         weight = mu / (1 + mu / theta)
         working = eta - offset + (y - mu) / mu
-        new: Array = np.linalg.lstsq((design.T * weight) @ design, design.T @ (weight * working), rcond=None)[0]
+        solved = np.linalg.lstsq((design.T * weight) @ design, design.T @ (weight * working), rcond=None)
+        new = np.asarray(solved[0], dtype=np.float64)
         if np.abs(new - beta).max() < 1e-10:
             return new
-        beta = np.asarray(new, dtype=np.float64)
+        beta = new
     return beta
 
 

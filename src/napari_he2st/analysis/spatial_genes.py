@@ -69,8 +69,8 @@ def spatial_genes(values: Any, grid: Grid, genes: list[str]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``gene``, ``moran`` (Moran's I), ``geary`` (Geary's C), ``p_adjusted`` (one-sided, by the normal approximation of
-        Moran's I under randomly placed values of equal variance, Benjamini–Hochberg), ``mean``, ``detected`` (share of
+        ``gene``, ``moran`` (Moran's I), ``geary`` (Geary's C), ``p_adjusted`` (one-sided, by the normal approximation
+        of Moran's I for normal values, Benjamini–Hochberg), ``mean``, ``detected`` (share of
         spots above 0). Genes that do not vary come last.
     """
     import pandas as pd
@@ -83,10 +83,10 @@ def spatial_genes(values: Any, grid: Grid, genes: list[str]) -> pd.DataFrame:
     adjusted = np.full(len(moran), np.nan)
     if known.any():
         adjusted[known] = false_discovery_control(p[known])
-    summaries = [(np.nanmean(b, axis=0), (b > 0).mean(axis=0)) for b in blocks(values)] if len(grid) else []
-    mean, detected = (np.concatenate(column) for column in zip(*summaries, strict=True)) if summaries else ([], [])
-    table = pd.DataFrame({"gene": genes, "moran": moran, "geary": geary, "p_adjusted": adjusted})
-    table["mean"], table["detected"] = mean, detected
+    summaries = [(np.nanmean(b, axis=0), (b > 0).mean(axis=0)) for b in blocks(values)]
+    mean, detected = (np.concatenate([np.empty(0), *column]) for column in zip(*summaries, strict=True))
+    columns = {"moran": moran, "geary": geary, "p_adjusted": adjusted, "mean": mean, "detected": detected}
+    table = pd.DataFrame({"gene": genes, **columns})
     return table.sort_values("moran", ascending=False, na_position="last", kind="stable").reset_index(drop=True)
 
 

@@ -111,12 +111,15 @@ class Domains:
         float32, shape (n, d), or None.
     names
         Names that a user has given, one per domain, or None: D1, D2, …
+    colours
+        Colours that a user has given, "#rrggbb", one per domain, or None.
     """
 
     labels: NDArray[np.intp]
     params: dict[str, Any]
     embedding: NDArray[np.float32] | None = None
     names: tuple[str, ...] | None = None
+    colours: tuple[str, ...] | None = None
 
     @property
     def n_domains(self) -> int:
@@ -127,6 +130,36 @@ class Domains:
     def titles(self) -> list[str]:
         """Name of each domain."""
         return [f"D{i + 1}" for i in range(self.n_domains)] if self.names is None else list(self.names)
+
+    def merged(self, chosen: list[int]) -> Domains:
+        """The chosen domains as one: it takes name, colour and place of the first."""
+        into, gone = min(chosen), sorted(set(chosen) - {min(chosen)})
+        kept = [label for label in range(self.n_domains) if label not in gone]
+        place = np.full(self.n_domains + 1, -1, dtype=np.intp)  # label −1 takes the last
+        place[kept] = np.arange(len(kept))
+        place[gone] = kept.index(into)
+        names = tuple(self.titles[label] for label in kept)
+        colours = None if self.colours is None else tuple(self.colours[label] for label in kept)
+        return replace(self, labels=place[self.labels], names=names, colours=colours)
+
+    def split(self, label: int, spots: NDArray[np.bool_], colour: str) -> Domains:
+        """With those of a domain's spots that are chosen as a new, last domain.
+
+        Raises
+        ------
+        SchemaError
+            None or all of the domain's spots are chosen.
+        """
+        taken = (self.labels == label) & spots
+        if not taken.any() or taken.sum() == (self.labels == label).sum():
+            message = f"{int(taken.sum())} spots of {self.titles[label]} lie in the region"
+            raise SchemaError(message, todo="Draw a region around a part of the domain")
+        n = self.n_domains
+        titles = self.titles
+        name = next(f"{titles[label]} {i}" for i in range(2, n + 3) if f"{titles[label]} {i}" not in titles)
+        colours = None if self.colours is None else (*self.colours, colour)
+        labels = np.where(taken, n, self.labels).astype(np.intp)
+        return replace(self, labels=labels, names=(*titles, name), colours=colours)
 
     def names_of_spots(self) -> list[str]:
         """Name of each spot's domain; ``"none"`` where it belongs to none."""

@@ -18,6 +18,7 @@ from scipy.sparse import issparse
 
 from napari_he2st.core import keys
 from napari_he2st.core.errors import He2stError, UnknownNameError
+from napari_he2st.core.geometry import inside_polygon
 from napari_he2st.core.schema import facts_of, grid_of
 from napari_he2st.core.types import Chunk, Domains, Grid, Region, Transform
 from napari_he2st.data.truth.fit import Warp, move
@@ -328,6 +329,37 @@ class Session:
             raise He2stError("A domain needs a name of its own", where=name or "empty name", todo="Choose another")
         names[label] = name
         self.set_domains(result, replace(domains, names=tuple(names)))
+
+    def merge_domains(self, result: str, labels: list[int]) -> None:
+        """Join domains of a result into the first of them.
+
+        Raises
+        ------
+        He2stError
+            Fewer than two are named.
+        """
+        if len(set(labels)) < 2:
+            raise He2stError("One domain cannot be merged", todo="Choose at least two")
+        self.set_domains(result, self.domains[result].merged(labels))
+
+    def split_domain(self, result: str, label: int, colour: str) -> None:
+        """Make those spots of a domain that lie in a drawn region of the slide a domain of their own.
+
+        Raises
+        ------
+        He2stError
+            No region is drawn, or none divides the domain.
+        """
+        found = self.results[result]
+        regions = self.regions.get(found.slide, [])
+        if not regions:
+            raise He2stError("No region is drawn on the slide", todo="Draw one around a part of the domain")
+        inside = np.any([inside_polygon(found.grid.xy, region.polygon) for region in regions], axis=0)
+        self.set_domains(result, self.domains[result].split(label, inside, colour))
+
+    def recolour_domains(self, result: str, colours: list[str]) -> None:
+        """Give the domains of a result these colours, "#rrggbb" each."""
+        self.set_domains(result, replace(self.domains[result], colours=tuple(colours)))
 
     def set_regions(self, slide: str, regions: list[Region]) -> None:
         """Replace the drawn regions of a slide."""

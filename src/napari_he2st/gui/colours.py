@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from napari.utils.colormaps import Colormap, ensure_colormap
 
+from napari_he2st.core.types import Domains
+
 
 class Map(NamedTuple):
     """A colour map that is offered, and what it is good for."""
@@ -41,6 +43,13 @@ them apart. Beyond 16 domains they repeat."""
 def colour_map(name: str) -> Colormap:
     """The napari colour map of a name, matplotlib's included."""
     return ensure_colormap(name)
+
+
+def domain_colours(domains: Domains) -> list[str]:
+    """Colour of each domain: the user's, or that of the palette."""
+    if domains.colours is not None:
+        return list(domains.colours)
+    return [domain_colour(label) for label in range(domains.n_domains)]
 
 
 def domain_colour(label: int) -> str:

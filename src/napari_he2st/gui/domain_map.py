@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from napari_he2st.core.geometry import world_from_level0
 from napari_he2st.core.types import Domains
-from napari_he2st.gui.colours import domain_colour
+from napari_he2st.gui.colours import domain_colours
 from napari_he2st.gui.gene_map import UNITS, GeneMap
 from napari_he2st.gui.rasters import Raster
 
@@ -77,9 +77,9 @@ def _image(raster: Raster, domains: Domains) -> NDArray[np.uint16]:
 
 def _colours(domains: Domains) -> CyclicLabelColormap:
     """Cyclic, though it never comes around: napari compiles code, for a second or two, to map labels directly."""
-    return CyclicLabelColormap(colors=["transparent", *map(domain_colour, range(max(domains.n_domains, 1)))])
+    return CyclicLabelColormap(colors=["transparent", *(domain_colours(domains) or ["white"])])
 
 
 def _colours_of_spots(domains: Domains) -> list[str]:
-    colours = [*map(domain_colour, range(domains.n_domains)), "transparent"]  # label −1 takes the last
+    colours = [*domain_colours(domains), "transparent"]  # label −1 takes the last
     return [colours[label] for label in domains.labels]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QItemSelectionModel, Qt
+from qtpy.QtGui import QColor
 
 from napari_he2st.analysis.domains import DOMAIN_METHODS
-from napari_he2st.core.types import Domains
+from napari_he2st.core.types import Domains, Region
 from napari_he2st.gui.docks.domains import DomainsDock
 from napari_he2st.gui.workspace import layers_of
 
@@ -54,11 +55,83 @@ def test_an_empty_session_says_what_to_do(open_dock):
     assert not dock.button.isEnabled()
 
 
-def test_every_method_is_offered_with_its_own_options(open_dock):
+def test_every_method_is_offered_with_its_own_options(open_dock, qtbot):
     dock = open_dock(DomainsDock)
     for entry in DOMAIN_METHODS:
         dock.method.setCurrentText(entry.name)
         assert set(dock.options.names) == set(entry.options) - {"n_domains", "seed"}
+        assert dock.on.isEnabled()
+    dock.method.setCurrentText("spagcn")
+    qtbot.waitUntil(lambda: "neighbour_share" in dock.options.names, timeout=60_000)
+    assert "Weight of all other spots" in dock.options.tooltip("neighbour_share")
+    assert not dock.on.isEnabled()
+
+
+def test_a_published_method_runs_and_reports_itself(open_dock, halves, session, qtbot):
+    halves()
+    dock = open_dock(DomainsDock)
+    dock.method.setCurrentText("mucost")
+    qtbot.waitUntil(lambda: "n_alike" in dock.options.names, timeout=60_000)
+    dock.options.set_values(epochs=5, refine=0)
+    dock.n_domains.setValue(2)
+    dock.button.click()
+    qtbot.waitUntil(lambda: "spots" in session.domains, timeout=60_000)
+    assert session.domains["spots"].params["method"] == "mucost"
+    assert session.domains["spots"].params["epochs"] == 5
+    qtbot.waitUntil(lambda: not dock.busy, timeout=20_000)
+
+
+def test_domains_are_merged_split_and_recoloured(open_dock, halves, session, viewer, qtbot, monkeypatch):
+    halves()
+    session.set_domains("spots", Domains(np.arange(70) % 3, {}))
+    dock = open_dock(DomainsDock)
+    for row in (0, 2):
+        flags = QItemSelectionModel.SelectionFlag.Select | QItemSelectionModel.SelectionFlag.Rows
+        dock.legend.selectionModel().select(dock.legend.model().index(row, 0), flags)
+    dock._edit(dock._merge)
+    assert session.domains["spots"].titles == ["D1", "D2"]
+    assert np.bincount(session.domains["spots"].labels).tolist() == [47, 23]
+    monkeypatch.setattr("napari_he2st.gui.docks.domains.QColorDialog.getColor", lambda *_: QColor("#123456"))
+    dock.legend.setCurrentCell(0, 0)
+    dock._edit(dock._recolour)
+    assert session.domains["spots"].colours[0] == "#123456"
+    xy = session.results["spots"].grid.xy
+    low, high = xy.min(axis=0) - 1, np.array([np.median(xy[:, 0]), xy[:, 1].max() + 1])
+    session.set_regions(session.results["spots"].slide, [Region.box(*low, *(high - low))])
+    dock._edit(dock._split)
+    found = session.domains["spots"]
+    assert found.titles == ["D1", "D2", "D1 2"]
+    assert found.n_domains == len(found.colours) == 3
+    assert dock.legend.rowCount() == 3
+    qtbot.waitUntil(lambda: not dock.busy, timeout=20_000)
+
+
+def test_edits_that_make_no_sense_are_refused(open_dock, halves, session, qtbot, monkeypatch):
+    told = []
+    monkeypatch.setattr("napari_he2st.gui.worker.show_error", told.append)
+    halves()
+    session.set_domains("spots", Domains(HALVES, {}))
+    dock = open_dock(DomainsDock)
+    dock._edit(dock._merge)
+    dock._edit(dock._split)
+    dock._edit(dock._agree)
+    assert "cannot be merged" in told[0]
+    assert "No region is drawn" in told[1]
+    assert "Fewer than two methods" in told[2]
+    qtbot.waitUntil(lambda: not dock.busy, timeout=20_000)
+
+
+def test_a_consensus_of_two_methods(open_dock, halves, session, qtbot):
+    halves()
+    dock = open_dock(DomainsDock)
+    find(dock, qtbot, session)
+    dock.method.setCurrentText("mixture")
+    dock.button.click()
+    qtbot.waitUntil(lambda: session.domains["spots"].params["method"] == "mixture", timeout=20_000)
+    dock._edit(dock._agree)
+    assert session.domains["spots"].params["of"] == "kmeans+mixture"
+    assert session.domains["spots"].n_domains == 2
+    qtbot.waitUntil(lambda: not dock.busy, timeout=20_000)
 
 
 def test_domains_are_found_listed_drawn_and_marked(open_dock, halves, session, viewer, qtbot):
@@ -78,7 +151,8 @@ def test_agreement_with_labels_is_given(open_dock, halves, session, qtbot):
     halves()
     dock = open_dock(DomainsDock)
     find(dock, qtbot, session)
-    assert "ARI 1.00, NMI 1.00" in dock.agreement.text()
+    qtbot.waitUntil(lambda: bool(dock.agreement.text()), timeout=20_000)
+    assert "ARI 1.00, NMI 1.00, homogeneity 1.00, p = 0.005" in dock.agreement.text()
     assert "70 spots" in dock.agreement.text()
 
 

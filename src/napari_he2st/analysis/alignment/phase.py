@@ -83,13 +83,14 @@ def _darkness(image: Image, shrink: float) -> Image:
     dark = np.maximum(dark - background - 0.02, 0)
     if dark.max() <= 0:
         raise He2stError("There is no tissue in the image", todo="Choose another overview, or align by expression")
-    return np.minimum(dark / np.percentile(dark[dark > 0], 95), 1)
+    return np.asarray(np.minimum(dark / np.percentile(dark[dark > 0], 95), 1))
 
 
 def _turn(angle_deg: float, flip: bool) -> NDArray[np.float64]:
     angle = np.deg2rad(angle_deg)
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1.0]])
-    return np.asarray(turn @ np.diag([-1.0, 1.0, 1.0])) if flip else turn
+    mirror = np.diag([-1.0 if flip else 1.0, 1.0, 1.0])
+    return np.asarray(turn @ mirror)
 
 
 def _placed(image: Image, turn: NDArray[np.float64], size: int) -> tuple[Image, NDArray[np.float64]]:

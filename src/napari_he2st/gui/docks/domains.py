@@ -6,25 +6,28 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker
-from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QSpinBox
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QCheckBox, QColorDialog, QFormLayout, QHBoxLayout, QLabel, QPushButton, QSpinBox
 from superqt import QCollapsible
 
-from napari_he2st.analysis.domains import DOMAIN_METHODS
-from napari_he2st.analysis.metrics.ari import ari
-from napari_he2st.analysis.metrics.labels import paired_labels
-from napari_he2st.analysis.metrics.nmi import nmi
+from napari_he2st.analysis.agreement import Agreement, agreement
+from napari_he2st.analysis.domains.consensus import consensus
 from napari_he2st.core import keys
 from napari_he2st.core.errors import He2stError
+from napari_he2st.core.progress import Control
 from napari_he2st.core.types import Domains
+from napari_he2st.engine.methods import methods
 from napari_he2st.engine.segment import markers, segment
 from napari_he2st.engine.session import Result
+from napari_he2st.gui.colours import domain_colour, domain_colours
 from napari_he2st.gui.docks.base import Dock
 from napari_he2st.gui.widgets.combo import Combo
 from napari_he2st.gui.widgets.domain_legend import DomainLegend
 from napari_he2st.gui.widgets.gene_table import Column, GeneTable
-from napari_he2st.gui.widgets.options_form import OptionsForm
+from napari_he2st.gui.widgets.options_form import OptionsForm, has_field
 from napari_he2st.gui.widgets.result_chooser import ResultChooser
 from napari_he2st.gui.worker import tell
+from napari_he2st.zoo.encoders.table import encoders
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -45,14 +48,20 @@ class DomainsDock(Dock):
         self.chooser.result_chosen.connect(lambda name: self.session.select(result=name))
         self.note = QLabel(wordWrap=True)
         self.method = Combo("How spots are grouped")
-        for entry in DOMAIN_METHODS:
-            self.method.add(entry.name, tip=entry.description)
+        self._methods = methods("domains")
+        for name, method in self._methods.items():
+            self.method.add(name, tip=method.title)
+        self.on = Combo("What generic methods group by: expression, or features of the tile around each spot")
+        for name in ("expression", *encoders()):
+            self.on.add(name, tip="")
+        self._tried: dict[str, dict[str, Domains]] = {}
         self.method.setCurrentText(_DEFAULT)
         self.n_domains = QSpinBox(minimum=0, maximum=100, specialValueText="automatic")
         self.n_domains.setToolTip("How many domains; automatic lets the method decide")
         self.seed = QSpinBox(minimum=0, maximum=999_999)
         self.seed.setToolTip("The same seed gives the same domains")
         self.options = OptionsForm()
+        self._options_of = ""
         more = QCollapsible("More options")
         more.addWidget(self.options)
         self.legend = DomainLegend()
@@ -68,11 +77,21 @@ class DomainsDock(Dock):
         form.addRow("Method", self.method)
         form.addRow("Domains", self.n_domains)
         form.addRow("Seed", self.seed)
+        form.addRow("By", self.on)
         self.body.addWidget(self.chooser)
         self.body.addWidget(self.note)
         self.body.addLayout(form)
+        edits = QHBoxLayout()
+        for text, tip, slot in _EDITS:
+            button = QPushButton(text)
+            button.setToolTip(tip)
+            button.clicked.connect(partial(self._edit, getattr(self, slot)))
+            edits.addWidget(button)
         title = QLabel("Marker genes of the chosen domain")
-        for widget in (more, self.legend, self.over, self.agreement, title):
+        for widget in (more, self.legend):
+            self.body.addWidget(widget)
+        self.body.addLayout(edits)
+        for widget in (self.over, self.agreement, title):
             self.body.addWidget(widget)
         self.body.addWidget(self.table, 1)
         self.button = self.add_button("Find domains", "Group the spots by their expression", self._find)
@@ -105,8 +124,7 @@ class DomainsDock(Dock):
         self.note.setText(_note(result))
         domains = None if result is None else self.session.domains.get(result.name)
         self.legend.show_domains(domains, None if result is None else result.grid.cell_um2)
-        self.agreement.setText("" if result is None or domains is None else _agreement(result, domains))
-        self.agreement.setVisible(bool(self.agreement.text()))
+        self._score(result, domains)
         if domains is None or result is None or result.adata is None:
             self._markers = None
         elif self._markers is None or self._markers[0].labels is not domains.labels:
@@ -131,9 +149,23 @@ class DomainsDock(Dock):
     # --- finding
 
     def _show_options(self) -> None:
-        entry = DOMAIN_METHODS[self.method.currentText()]
-        own = {name: option for name, option in entry.options.items() if name not in ("n_domains", "seed")}
-        self.options.show_options(own, entry.function.__doc__)
+        """Show the chosen method's options; a published method's code is loaded in a thread first."""
+        name = self.method.currentText()
+        method = self._methods[name]
+        self.on.setEnabled(method.entry is not None)
+        self._options_of = ""
+        if method.entry is not None:
+            self._fill_options(name, (method.options, method.doc))
+            return
+        self.options.show_options({})
+        load = partial(self._fill_options, name)
+        self.run(lambda: (method.options, method.doc), name="Loading the method", quiet=True, on_done=load)
+
+    def _fill_options(self, name: str, found: tuple[dict[str, Any], str | None]) -> None:
+        if name == self.method.currentText():
+            options, doc = found
+            self.options.show_options({key: option for key, option in options.items() if has_field(option)}, doc)
+            self._options_of = name
 
     def _find(self) -> None:
         result = self.session.current_result
@@ -146,15 +178,20 @@ class DomainsDock(Dock):
             return
         self.button.setEnabled(False)
         method, n_domains = self.method.currentText(), self.n_domains.value() or None
+        item = self.session.slides.get(result.slide)
+        options["on"] = self.on.currentText() if self.on.isEnabled() else "expression"
         self.run(
-            partial(segment, result.adata, method, n_domains=n_domains, seed=self.seed.value(), **options),
+            partial(_segment, result.adata, method, n_domains=n_domains, seed=self.seed.value(), **options),
             name="Finding domains",
+            control=Control(),
+            slide=None if item is None else item.slide,
             on_done=lambda domains: self._found(result.name, domains),
             on_end=lambda: self.button.setEnabled(True),
         )
 
     def _found(self, result: str, domains: Domains) -> None:
         if result in self.session.results:  # it may have been removed meanwhile
+            self._tried.setdefault(result, {})[str(domains.params.get("method"))] = domains
             self.session.set_domains(result, domains)
             self.say(f"{domains.n_domains} domains in {self.session.results[result].title}.")
 
@@ -166,6 +203,53 @@ class DomainsDock(Dock):
         except He2stError as error:
             tell(error, "Renaming a domain")
             self._refresh()
+
+    def _edit(self, slot: Any, *_: Any) -> None:
+        """Change the shown domains, unless there are none or the change makes no sense."""
+        name = self._shown_result or ""
+        if name not in self.session.domains:
+            return
+        try:
+            slot(name)
+        except He2stError as error:
+            tell(error, "Changing domains")
+
+    def _merge(self, name: str) -> None:
+        self.session.merge_domains(name, self.legend.chosen)
+
+    def _split(self, name: str) -> None:
+        self.session.split_domain(name, self.legend.currentRow(), domain_colour(self.session.domains[name].n_domains))
+
+    def _recolour(self, name: str) -> None:
+        colours, label = domain_colours(self.session.domains[name]), self.legend.currentRow()
+        chosen = QColorDialog.getColor(QColor(colours[label]), self, "Colour of the domain")
+        if chosen.isValid():
+            colours[label] = chosen.name()
+            self.session.recolour_domains(name, colours)
+
+    def _agree(self, name: str) -> None:
+        tried = self._tried.get(name, {})
+        if len(tried) < 2:
+            raise He2stError("Fewer than two methods were tried on this result", todo="Find domains by another method")
+        n = self.n_domains.value() or min(domains.n_domains for domains in tried.values())
+        labels = consensus([domains.labels for domains in tried.values()], n)
+        self.session.set_domains(name, Domains(labels, {"method": "consensus", "of": "+".join(tried)}))
+
+    def _score(self, result: Result | None, domains: Domains | None) -> None:
+        """Compare with labels that the result came with, in a thread."""
+        self.agreement.setVisible(False)
+        if result is None or domains is None or result.adata is None or keys.LABEL not in result.adata.obs:
+            return
+        show = partial(self._show_agreement, domains)
+        given = result.adata.obs[keys.LABEL]
+        self.run(agreement, domains.labels, given, name="Comparing with labels", quiet=True, on_done=show)
+
+    def _show_agreement(self, domains: Domains, found: Agreement) -> None:
+        shown = self.session.domains.get(self._shown_result or "")
+        if shown is domains and found.n:
+            scores = f"ARI {found.ari:.2f}, NMI {found.nmi:.2f}, homogeneity {found.homogeneity:.2f}, p = {found.p:.3f}"
+            self.agreement.setText(f"Agreement with the given labels: {scores} over {found.n:,} spots.")
+            self.agreement.setVisible(True)
 
     def _keep(self, domains: Domains, table: pd.DataFrame) -> None:
         self._markers = (domains, table)
@@ -184,6 +268,18 @@ class DomainsDock(Dock):
         self.table.choose(self.session.gene)
 
 
+def _segment(adata: Any, method: str, *, control: Control, **options: Any) -> Domains:
+    """Find domains as long as nobody cancels."""
+    return segment(adata, method, progress=control, **options)
+
+
+_EDITS = (
+    ("Merge", "Join the chosen domains into one", "_merge"),
+    ("Split", "Make what of the chosen domain lies in drawn regions a domain of its own", "_split"),
+    ("Colour…", "Choose the colour of the chosen domain", "_recolour"),
+    ("Consensus", "Group spots by how often the methods tried so far put them together", "_agree"),
+)
+
 _MARKER_COLUMNS = {
     "score": ("{:.1f}", "Welch's t of the domain against all other spots"),
     "difference": ("{:.2f}", "Mean in the domain minus mean elsewhere"),
@@ -196,13 +292,3 @@ def _note(result: Result | None) -> str:
         return _EMPTY
     text = keys.RESEARCH_USE if result.kind == "predicted" else "Measured expression."
     return text if result.adata is not None else f"{text} Domains can be found once the prediction is complete."
-
-
-def _agreement(result: Result, domains: Domains) -> str:
-    """Agreement with a pathologist's labels, if the result has any."""
-    if result.adata is None or keys.LABEL not in result.adata.obs:
-        return ""
-    found, given = domains.labels, result.adata.obs[keys.LABEL]
-    n = len(paired_labels(found, given)[0])
-    scores = f"ARI {ari(found, given):.2f}, NMI {nmi(found, given):.2f} over {n:,} spots"
-    return f"Agreement with the given labels: {scores}." if n else ""

@@ -8,7 +8,7 @@ from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 
 from napari_he2st.core.types import Domains
-from napari_he2st.gui.colours import domain_colour
+from napari_he2st.gui.colours import domain_colours
 
 _SWATCH_PX = 14
 
@@ -25,10 +25,10 @@ class DomainLegend(QTableWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(0, 3, parent)
         self.setHorizontalHeaderLabels(["domain", "spots", "mm²"])
-        self.setToolTip("Double-click a name to change it; choose a row to see its marker genes")
+        self.setToolTip("Double-click a name to change it; choose a row to see its marker genes, several to merge them")
         self.setAccessibleName("Legend of domains")
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.setTabKeyNavigation(False)
         self.setShowGrid(False)
         self.setMinimumHeight(110)
@@ -43,6 +43,11 @@ class DomainLegend(QTableWidget):
         """Room for five domains."""
         return QSize(280, 140)
 
+    @property
+    def chosen(self) -> list[int]:
+        """Labels of the chosen rows."""
+        return sorted({index.row() for index in self.selectedIndexes()})
+
     def show_domains(self, domains: Domains | None, cell_um2: float | None) -> None:
         """List the domains; without ``cell_um2``, the area of a spot, sizes are in spots alone."""
         row = max(self.currentRow(), 0)
@@ -51,9 +56,10 @@ class DomainLegend(QTableWidget):
             if domains is None:
                 return
             counts = np.bincount(domains.labels[domains.labels >= 0], minlength=domains.n_domains)
+            colours = domain_colours(domains)
             for label, (title, n) in enumerate(zip(domains.titles, counts.tolist(), strict=True)):
                 name = QTableWidgetItem(title)
-                name.setIcon(_swatch(domain_colour(label)))
+                name.setIcon(_swatch(colours[label]))
                 self.setItem(label, 0, name)
                 area = "" if cell_um2 is None else f"{n * cell_um2 / 1e6:,.2f}"
                 for column, text in ((1, f"{n:,}"), (2, area)):

@@ -65,6 +65,12 @@ class OptionsForm(QWidget):
             self._fields[name][0].value = value
 
 
+def has_field(parameter: inspect.Parameter) -> bool:
+    """Whether an option fits into a form: numbers, texts, switches and choices do, lists do not."""
+    kind = get_origin(parameter.annotation) or parameter.annotation
+    return kind not in (tuple, list, dict) and not isinstance(parameter.default, tuple | list | dict)
+
+
 def _is_optional(annotation: Any) -> bool:
     return get_origin(annotation) in (Union, types.UnionType) and type(None) in get_args(annotation)
 

@@ -150,7 +150,7 @@ def sample(
     """
     rng = np.random.default_rng(seed)
     n, columns = codes.shape
-    labels = rng.integers(0, k, n)
+    labels: Index = np.asarray(rng.integers(0, k, size=n), dtype=np.intp)
     groups = independent_groups(near)
     share, kept = np.zeros((n, k)), []
     for sweep in steps:
@@ -169,9 +169,9 @@ def sample(
         fit += weight * counts @ np.log(omega + 1e-20).T
         draws = rng.gumbel(size=(n, k))
         padded = np.append(labels, -1)  # −1 as a row leads here
-        for spots in groups:
-            votes: Any = (padded[near[spots], None] == np.arange(k)).sum(axis=1)
-            padded[spots] = (fit[spots] + smoothness * votes + draws[spots]).argmax(axis=1)
+        for apart in groups:
+            votes = (padded[near[apart], None] == np.arange(k)).sum(axis=1)
+            padded[apart] = (fit[apart] + smoothness * votes + draws[apart]).argmax(axis=1)
         labels = padded[:-1]
         if sweep >= burn_in:
             order = np.argsort(omega[:, order_by])

@@ -1,0 +1,183 @@
+"""Stack dock: serial sections brought into register and shown in three dimensions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Points
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QCheckBox,
+    QDoubleSpinBox,
+    QFormLayout,
+    QLabel,
+    QListWidget,
+    QListWidgetItem,
+    QTableWidget,
+    QTableWidgetItem,
+)
+
+from napari_he2st.core.progress import Control
+from napari_he2st.engine.align import SPATIAL_3D, align, quality, stack
+from napari_he2st.engine.methods import methods
+from napari_he2st.gui.colours import domain_colour
+from napari_he2st.gui.docks.base import Dock
+from napari_he2st.gui.widgets.combo import Combo
+from napari_he2st.gui.widgets.save_dialog import Target, ask_where
+
+if TYPE_CHECKING:
+    import napari.viewer
+    import pandas as pd
+    from anndata import AnnData
+
+_COLUMNS = {
+    "overlap": "Share of spots that have one of the section before within a pitch",
+    "gene_correlation": "Mean correlation with the nearest spots of the section before",
+    "residual_um": "Mean distance to the nearest spot of the section before, micrometres",
+}
+
+
+class StackDock(Dock):
+    """Sections and method above, quality of each pair below."""
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(viewer)
+        self.stacked: AnnData | None = None
+        self.note = QLabel("Tick the sections in their order; drag to reorder.", wordWrap=True)
+        self.sections = QListWidget()
+        self.sections.setToolTip("Results of several slides; the first ticked one stays where it is")
+        self.sections.setDragDropMode(QAbstractItemView.DragDropMode.InternalMove)
+        self.method = Combo("How sections are brought into register")
+        for name, method in methods("alignment").items():
+            self.method.add(name, tip=method.title)
+        self.method.setCurrentText("paste")
+        self.spacing = QDoubleSpinBox(minimum=0.1, maximum=10_000, value=16.0, suffix=" µm")
+        self.spacing.setToolTip("Distance of neighbouring sections")
+        self.by_gene = QCheckBox("Colour by the chosen gene")
+        self.by_gene.toggled.connect(lambda _: self._show())
+        self.table = QTableWidget(0, 1 + len(_COLUMNS))
+        self.table.setHorizontalHeaderLabels(["pair", *(name.replace("_", " ") for name in _COLUMNS)])
+        self.table.verticalHeader().hide()
+        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        for column, tip in enumerate(_COLUMNS.values(), start=1):
+            self.table.horizontalHeaderItem(column).setToolTip(tip)
+        form = QFormLayout()
+        form.addRow("Method", self.method)
+        form.addRow("Spacing", self.spacing)
+        self.body.addWidget(self.note)
+        self.body.addWidget(self.sections)
+        self.body.addLayout(form)
+        for widget in (self.by_gene, QLabel("Before → after alignment"), self.table):
+            self.body.addWidget(widget)
+        self.button = self.add_button("Align", "Align the ticked sections and show them in 3D", self._align)
+        self.save = self.add_button("Save…", "Write the stack as h5ad", self._save)
+        self.save.setEnabled(False)
+        self.listen(self.session.result_added, self._refill)
+        self.listen(self.session.result_removed, self._refill)
+        self.listen(self.session.result_finished, self._refill)
+        self.listen(self.session.selection_changed, self._show)
+        self._refill()
+
+    @property
+    def chosen(self) -> list[str]:
+        """Names of the ticked results, in order."""
+        items = [self.sections.item(row) for row in range(self.sections.count())]
+        return [item.text() for item in items if item.checkState() == Qt.CheckState.Checked]
+
+    def _refill(self, *_: Any) -> None:
+        ticked = set(self.chosen)
+        self.sections.clear()
+        for result in self.session.results.values():
+            if result.adata is not None:
+                item = QListWidgetItem(result.name, self.sections)
+                item.setCheckState(Qt.CheckState.Checked if result.name in ticked else Qt.CheckState.Unchecked)
+
+    def _align(self) -> None:
+        names = self.chosen
+        if len(names) < 2:
+            self.warn("Tick at least two sections")
+            return
+        results = [self.session.results[name] for name in names]
+        self.button.setEnabled(False)
+        self.run(
+            _align_and_score,
+            [result.adata for result in results],
+            [self.session.slides[result.slide].slide for result in results],
+            self.method.currentText(),
+            self.spacing.value(),
+            name="Aligning sections",
+            control=Control(),
+            on_done=self._aligned,
+            on_end=lambda: self.button.setEnabled(True),
+        )
+
+    def _aligned(self, found: tuple[AnnData, pd.DataFrame]) -> None:
+        self.stacked, table = found
+        self.table.setRowCount(len(table))
+        for row, values in enumerate(table.to_dict("records")):
+            texts = [str(values["pair"])]
+            texts += [f"{values[f'{name}_before']:.2f} → {values[name]:.2f}" for name in _COLUMNS]
+            for column, text in enumerate(texts):
+                self.table.setItem(row, column, QTableWidgetItem(text))
+        self.table.resizeColumnsToContents()
+        self.save.setEnabled(True)
+        self._show()
+        self.viewer.dims.ndisplay = 3
+        self.viewer.reset_view()
+        self.say(f"{len(table) + 1} sections, {self.stacked.n_obs:,} spots.")
+
+    def _show(self) -> None:
+        """Show the stack, in colours of its sections or of the chosen gene."""
+        if self.stacked is None:
+            return
+        adata, gene = self.stacked, self.session.gene
+        sections = adata.obs["section"].cat.codes.to_numpy()
+        colours: Any = [domain_colour(int(code)) for code in sections]
+        if self.by_gene.isChecked() and gene in adata.var_names:
+            column = adata[:, [gene]].X
+            values = np.asarray(column.toarray() if hasattr(column, "toarray") else column, dtype=np.float32).ravel()
+            features, colours = {"value": values}, "value"
+        else:
+            features = {"section": adata.obs["section"].astype(str).to_numpy()}
+        name = "Stack" if colours != "value" else f"Stack — {gene}"
+        for layer in [layer for layer in self.viewer.layers if layer.metadata.get("he2st") == "stack"]:
+            self.viewer.layers.remove(layer)
+        options = {"face_colormap": "viridis"} if colours == "value" else {}
+        self.viewer.add_layer(
+            Points(
+                adata.obsm[SPATIAL_3D][:, ::-1],
+                features=features,
+                face_color=colours,
+                size=float(np.median([r.grid.spot_um for r in self.session.results.values()] or [50])),
+                border_width=0,
+                shading="spherical",
+                name=name,
+                units=("um", "um", "um"),
+                metadata={"he2st": "stack"},
+                **options,
+            )
+        )
+
+    def _save(self) -> None:
+        if self.stacked is None:
+            return
+        target = ask_where(self, "Save the stack", name="stack", suffix=".h5ad", kind="AnnData")
+        if target is not None:
+            done = f"Saved {target.path.name}."
+            self.run(_write, self.stacked, target, name="Saving the stack", on_done=lambda _: self.say(done))
+
+
+def _align_and_score(
+    sections: list[Any], slides: list[Any], method: str, spacing_um: float, *, control: Control
+) -> tuple[AnnData, pd.DataFrame]:
+    found = align(sections, method, slides=slides, progress=control)
+    return stack(sections, found, spacing_um), quality(sections, found)
+
+
+def _write(adata: AnnData, target: Target) -> None:
+    from napari_he2st.core.atomic import atomic_write
+
+    with atomic_write(target.path, force=target.force) as aside:
+        adata.write_h5ad(aside)
