@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -64,7 +65,7 @@ class GHIST(Predictor):
         if with_reference:
             self.inputs["cells"] = CellReference()
         self.n_classes, self.with_reference = n_classes, with_reference
-        self.extras["pixels"] = torch.tensor([[127.5] * 3, [127.5] * 3]).numpy()
+        self.extras["pixels"] = np.full((2, 3), 127.5, dtype=np.float32)
         self.cnn = UNet3Plus(3, n_classes + 1)
         self.embed_hist = nn.Module()
         self.embed_hist.model = nn.Sequential(nn.Linear(768, dim), nn.ReLU(), nn.Linear(dim, dim))
