@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -169,7 +170,7 @@ class SlideEncoder(nn.Module):
 def segment_lengths(max_slide_px: int, tile_px: int) -> list[int]:
     """How many tokens see each other in each branch of attention."""
     last = int(math.log2((max_slide_px / tile_px) ** 2))
-    return [int(2**power) for power in torch.linspace(10, last, len(_RATIOS), dtype=torch.float64).tolist()]
+    return [int(2**power) for power in np.linspace(10, last, len(_RATIOS)).tolist()]
 
 
 def sine_table(index: Tensor, n_grids: int, dim: int) -> Tensor:
