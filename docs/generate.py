@@ -23,6 +23,8 @@ def generate_all(folder: Path) -> None:
         "encoders.md": encoders(),
         "registries.md": registries(),
         "reference.md": reference(),
+        "formats.md": formats(),
+        "opened.md": opened(),
     }
     for name, text in pages.items():
         file = folder / name
@@ -128,6 +130,31 @@ ridge regression; p is its probability when spots are permuted; errors are in th
 Parameters, minutes of training (reading included) and seconds per 1,000 predicted spots are those of this small
 network. It learns if its error is below that of the training mean and p < 0.01. These are checks that training
 works, not a ranking: the published networks are larger and trained for longer."""
+
+
+def formats() -> str:
+    """Every slide format, who reads it, and how that was tried."""
+    from napari_he2st.data.slides import SLIDE_READERS
+
+    readers = sorted(SLIDE_READERS, key=lambda entry: entry.facts.get("order", 50))
+    rows = [
+        (name, f"`{reader.name}`", how if how != "untested here" else "*untested here*")
+        for reader in readers
+        for name, how in reader.facts.get("formats", {}).items()
+    ]
+    return table(("format", "reader", "tried on a"), rows)
+
+
+def opened() -> str:
+    """How real files were opened, as ``benchmarks/formats.py`` found it."""
+    found = json.loads(Path(__file__).with_name("formats.json").read_text(encoding="utf-8"))
+    columns = ("file", "opened as", "pixel size", "from", "ms", "openslide", "tiffslide", "fastslide")
+    rows = []
+    for row in found:
+        us = row["us"]
+        ours = (us["format"], us["mpp"], us["source"], us["ms"]) if us["opened"] else ("refused", None, us["why"], None)
+        rows.append((row["file"], *ours, row["openslide"], row["tiffslide"], row["fastslide"]))
+    return table(columns, rows)
 
 
 def registries() -> str:
