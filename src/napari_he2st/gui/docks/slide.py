@@ -30,7 +30,6 @@ from napari_he2st.gui.docks.registration import RegistrationSection
 from napari_he2st.gui.layers import warm_up
 from napari_he2st.gui.pixel_size_question import PixelSizeQuestion
 from napari_he2st.gui.view_panel import ViewPanel, thumbnail_of
-from napari_he2st.gui.widgets.combo import Combo
 from napari_he2st.gui.widgets.facts import Facts
 from napari_he2st.gui.widgets.pixel_size import PixelSizeForm
 from napari_he2st.gui.widgets.slide_list import SlideList
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     import napari.viewer
 
     from napari_he2st.data.slides import Slide
+    from napari_he2st.data.slides.tissue import TissueMask
     from napari_he2st.data.truth import Detection, Section
 
 _EMPTY = (
