@@ -21,8 +21,7 @@ import pytest
 import tifffile
 
 from napari_he2st.data.slides import Slide
-from napari_he2st.data.slides.pyramid import halve
-from napari_he2st.data.slides.stream import tile_buffer
+from napari_he2st.data.slides.pyramid import halve, tile_buffer
 from napari_he2st.data.slides.tissue import tissue_mask
 
 SIZE, TILE, MPP = 20_480, 256, 0.5

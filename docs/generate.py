@@ -24,6 +24,8 @@ def generate_all(folder: Path) -> None:
         "domains.md": domains(),
         "registries.md": registries(),
         "reference.md": reference(),
+        "formats.md": formats(),
+        "opened.md": opened(),
     }
     for name, text in pages.items():
         file = folder / name
@@ -117,18 +119,19 @@ def _learning_cells(found: dict | None) -> tuple[str | None, ...]:
 
 
 _FIGURES = """\
-*Parity*: cases whose numbers the original code produced, how many of them are reproduced to 10⁻⁵ (relative to the
-largest number of an array; a few arrays that are equal up to a renaming, or carry the rounding of their original,
-have a rule of their own), and the largest absolute difference in them.
+*Parity*: cases whose numbers the original code produced, how many of them are reproduced to 10⁻⁵ (relative to
+the largest number of an array; a few arrays that are equal up to a renaming, or carry the rounding of their
+original, have a rule of their own), and the largest absolute difference in them.
 
-*Learning*: every system was trained briefly on one CPU thread, at reduced width where `benchmarks/learning.toml`
-says so, on three sections of one HER2+ breast tumour and scored on a fourth of the same patient, over the 250
-genes most variable in the training sections. A system that is fitted to the slide it predicts learned one half of the
-spots of that fourth section and is scored on the other half. PCC is the mean Pearson correlation over spots, beside {ridge} of
-ridge regression; p is its probability when spots are permuted; errors are in the system's own expression scale.
-Parameters, minutes of training (reading included) and seconds per 1,000 predicted spots are those of this small
-network. It learns if its error is below that of the training mean and p < 0.01. These are checks that training
-works, not a ranking: the published networks are larger and trained for longer."""
+*Learning*: every system was trained briefly on one CPU thread, at reduced width where
+`benchmarks/learning.toml` says so, on three sections of one HER2+ breast tumour and scored on a fourth of the
+same patient, over the 250 genes most variable in the training sections. A system that is fitted to the slide it
+predicts learned one half of the spots of that fourth section and is scored on the other half. PCC is the mean
+Pearson correlation over spots, beside {ridge} of ridge regression; p is its probability when spots are
+permuted; errors are in the system's own expression scale. Parameters, minutes of training (reading included)
+and seconds per 1,000 predicted spots are those of this small network. It learns if its error is below that of
+the training mean and p < 0.01. These are checks that training works, not a ranking: the published networks are
+larger and trained for longer."""
 
 
 def domains() -> str:
@@ -149,6 +152,31 @@ def domains() -> str:
 
 _DOMAINS = """Median (range) over the her2st sections B1, C1, D1, F1 and G2 with three seeds each, by expression and
 position alone; as many domains as there are labels, "undetermined" spots left out. Seconds per run on one busy core."""
+
+
+def formats() -> str:
+    """Every slide format, who reads it, and how that was tried."""
+    from napari_he2st.data.slides import SLIDE_READERS
+
+    readers = sorted(SLIDE_READERS, key=lambda entry: entry.facts.get("order", 50))
+    rows = [
+        (name, f"`{reader.name}`", how if how != "untested here" else "*untested here*")
+        for reader in readers
+        for name, how in reader.facts.get("formats", {}).items()
+    ]
+    return table(("format", "reader", "tried on a"), rows)
+
+
+def opened() -> str:
+    """How real files were opened, as ``benchmarks/formats.py`` found it."""
+    found = json.loads(Path(__file__).with_name("formats.json").read_text(encoding="utf-8"))
+    columns = ("file", "opened as", "pixel size", "from", "ms", "openslide", "tiffslide", "fastslide")
+    rows = []
+    for row in found:
+        us = row["us"]
+        ours = (us["format"], us["mpp"], us["source"], us["ms"]) if us["opened"] else ("refused", None, us["why"], None)
+        rows.append((row["file"], *ours, row["openslide"], row["tiffslide"], row["fastslide"]))
+    return table(columns, rows)
 
 
 def registries() -> str:

@@ -36,6 +36,9 @@ class PlainSlide:
     def pyramid(self) -> list[np.ndarray]:
         return [self.pixels, self.pixels[::2, ::2], self.pixels[::4, ::4]]
 
+    def thumbnail(self, max_px: int) -> np.ndarray:
+        return self.pixels[:: max(1, max(self.size) // max_px), :: max(1, max(self.size) // max_px)]
+
     def close(self) -> None:
         self.closed = True
 

@@ -183,7 +183,7 @@ def supply(
 def _of_tiles(spec: Any, slide: Slide, grid: Grid, device: torch.device, progress: Progress | None) -> torch.Tensor:
     """An input of tiles for every spot of a grid; the last few are remembered."""
     where = hashlib.sha256(np.ascontiguousarray(grid.xy).tobytes()).hexdigest()
-    key = f"{slide.fingerprint}|{slide.mpp}|{spec!r}|{where}|{grid.pitch_um}"
+    key = f"{slide.fingerprint}|{slide.colours}|{slide.mpp}|{spec!r}|{where}|{grid.pitch_um}"
     if key in _REMEMBERED:
         _REMEMBERED.move_to_end(key)
         return _REMEMBERED[key]

@@ -18,7 +18,9 @@ from napari_he2st.core.types import Grid, Region
 from napari_he2st.engine.session import Session
 from napari_he2st.gui.domain_map import DomainMap
 from napari_he2st.gui.gene_map import METADATA, UNITS, GeneMap, Mode
+from napari_he2st.gui.navigation import Navigator
 from napari_he2st.gui.rasters import outline_of, raster_of
+from napari_he2st.gui.ruler import Ruler
 from napari_he2st.gui.side_by_side import SideBySide
 
 if TYPE_CHECKING:
@@ -71,12 +73,16 @@ class SlideLayers:
     ----------
     side_by_side
         Measured, predicted and difference beside each other, when the user asks for it.
+    navigator, ruler
+        Move the view, measure on it.
     """
 
     def __init__(self, viewer: Viewer, session: Session) -> None:
         self._viewer = ref(viewer)
         self.session = session
         self.side_by_side = SideBySide(viewer)
+        self.navigator, self.ruler = Navigator(viewer), Ruler(viewer)
+        self._preview: Image | None = None
         self._slides: dict[str, Image] = {}
         self._maps: dict[str, GeneMap] = {}
         self._spreads: dict[str, GeneMap] = {}
@@ -149,6 +155,23 @@ class SlideLayers:
         else:
             self._slides[name] = self._adopting
         self.viewer.reset_view()
+
+    def show_preview(self, slide: Slide | None) -> None:
+        """Show a slide whose pixel size is not known yet, as if a pixel were 1 µm; None hides it."""
+        self._drop(self._preview)
+        self._preview = None
+        if slide is not None:
+            self._preview = Image(
+                slide.pyramid(), rgb=True, multiscale=True, name=f"{slide.name} (scale unknown)", units=UNITS
+            )
+            self.viewer.add_layer(self._preview)
+            self.viewer.reset_view()
+
+    def show_colours(self, name: str, slide: Slide | None = None) -> None:
+        """Draw a slide of the session in the colours of ``slide``, such as another stain; None is its own."""
+        layer = self._slides.get(name)
+        if layer is not None:
+            layer.data = (self.session.slides[name].slide if slide is None else slide).pyramid()
 
     def _slide_removed(self, name: str) -> None:
         for layers in (self._slides, self._masks, self._regions):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Navigator:
 
         viewer.bind_key(ROTATE_KEY, turn, overwrite=True)
 
-    def _key(self, power: float):
+    def _key(self, power: float) -> Callable[[Viewer], None]:
         navigator = ref(self)
 
         def show(viewer: Viewer) -> None:
@@ -58,7 +59,7 @@ class Navigator:
         return show
 
     @property
-    def _camera(self):
+    def _camera(self) -> Any:
         viewer = self._viewer()
         if viewer is None:
             message = "the viewer is closed"

@@ -56,9 +56,7 @@ class Run:
     @cached_property
     def _slide(self) -> Slide:
         """The slide in the colours that the predictor gets."""
-        from napari_he2st.data.slides.stain import normalised
-
-        return normalised(self.slide, self.stain)
+        return stained(self.slide, self.stain)
 
     def chunks(self, *, control: Control) -> Iterator[Chunk]:
         """Predict, batch by batch."""
@@ -101,6 +99,13 @@ class Fit:
     n_genes: int
     epochs: int | None = None
     device: str = "auto"
+
+
+def stained(slide: Slide, method: str | None) -> Slide:
+    """The slide with its stain normalised."""
+    from napari_he2st.data.slides.stain import normalised
+
+    return normalised(slide, method)
 
 
 def list_models() -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ PREFIX_WEIGHT = 0.5
 
 
 def mutate(data: bytes, rng: np.random.Generator) -> bytes:
-    """A copy with one to eight wounds: bytes changed, blocks blanked, doubled or cut, numbers made huge, the end lost."""
+    """A copy with one to eight wounds: bytes changed, blocks blanked, doubled or cut, huge numbers, the end lost."""
     out = bytearray(data)
     for _ in range(int(rng.integers(1, 9))):
         size = len(out)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from tests.tiny.slides import tissue_image, write_slide
+from tests.tiny.slides import tissue_image, write_shared_tables, write_slide
 
 from napari_he2st.core.errors import SlideError
 from napari_he2st.data.slides import Slide, probe
@@ -60,6 +60,27 @@ class TestOpening:
         path.chmod(0)
         with pytest.raises(SlideError, match="permissions"):
             open_(path)
+
+    def test_links_that_lead_in_a_circle(self, tmp_path: Path, open_) -> None:
+        (tmp_path / "a.svs").symlink_to(tmp_path / "b.svs")
+        (tmp_path / "b.svs").symlink_to(tmp_path / "a.svs")
+        with pytest.raises(SlideError, match=r"leads in a circle.*a\.svs"):
+            open_(tmp_path / "a.svs")
+
+    @pytest.mark.parametrize("method", ["stat", "iterdir"])
+    def test_a_folder_that_cannot_be_read(self, tmp_path: Path, open_, method: str, monkeypatch) -> None:
+        def refuse(path: Path, **options) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        (tmp_path / "a.zarr").mkdir()
+        monkeypatch.setattr(Path, method, refuse)
+        with pytest.raises(SlideError, match=r"Permission denied.*a\.zarr.*permissions"):
+            open_(tmp_path / "a.zarr")
+
+    def test_a_pipe_is_not_waited_for(self, tmp_path: Path, open_) -> None:
+        os.mkfifo(tmp_path / "a.svs")
+        with pytest.raises(SlideError, match="neither a file nor a folder"):
+            open_(tmp_path / "a.svs")
 
     def test_not_an_image(self, tmp_path: Path, open_) -> None:
         (tmp_path / "a.svs").write_text("not a slide")
@@ -178,6 +199,18 @@ def test_one_damaged_tile_does_not_stop_the_run(tmp_path: Path, compression: str
         grey = np.asarray(slide.pyramid()[0])
         assert (grey[64:128, 64:128] == 128).all()
         assert slide.thumbnail(128).shape == (128, 128, 3)
+
+
+def test_shared_jpeg_tables_that_are_missing(tmp_path: Path) -> None:
+    """The file opens, but no tile can be decoded."""
+    path = write_shared_tables(tmp_path / "a.tif", tissue_image(256, 192))
+    with tifffile.TiffFile(path, mode="r+b") as tif:
+        tag = tif.pages[0].tags[347]
+        tag.overwrite(b"\xff\xd8\xff\xd9" + b"\0" * (tag.count - 4))
+    with Slide.open(path) as slide:
+        (batch,) = slide.read_tiles([[32, 32], [150, 100]], 32, 0.5)
+        assert not batch.ok.any()
+        assert (slide.thumbnail(64) == 128).all()
 
 
 def test_damage_is_known_at_coarser_levels(tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from tests.tiny.formats import write_vendor
 from tests.tiny.slides import tissue_image, write_slide
 
 from napari_he2st.core.errors import SlideError
 from napari_he2st.data.slides import SLIDE_READERS, Slide
 from napari_he2st.data.slides.formats.openslide import read_openslide
-from napari_he2st.data.slides.source import laid_on_white
+from napari_he2st.data.slides.source import DamagedSlideError, laid_on_white
 
 
 @pytest.fixture
@@ -68,6 +69,14 @@ def test_transparent_pixels_are_white() -> None:
     """MRXS slides have areas that were not scanned."""
     rgba = np.array([[[10, 20, 30, 255], [0, 0, 0, 0], [0, 0, 0, 128]]], dtype=np.uint8)
     assert laid_on_white(rgba).tolist() == [[[10, 20, 30], [255, 255, 255], [127, 127, 127]]]
+
+
+def test_huge_tiles_are_refused_before_openslide_ends_the_process(tmp_path: Path) -> None:
+    path = write_vendor(tmp_path / "a.scn", tissue_image(300, 200), "leica")
+    with tifffile.TiffFile(path, mode="r+b") as tif:
+        tif.pages[0].tags["TileLength"].overwrite(2**31 - 1)
+    with pytest.raises(DamagedSlideError, match="tiles of 64 × 2147483647"):
+        Slide.open(path, mpp=0.5)
 
 
 def test_what_openslide_does_not_know(tmp_path: Path) -> None:

@@ -81,6 +81,23 @@ def test_regions_and_view_narrow_the_plan(dock, qtbot):
     assert 0 < len(dock._grid) <= whole
 
 
+def test_the_stain_is_previewed_and_recorded(dock, qtbot):
+    layer = dock.layers.slide_layer("tissue")
+    before = np.asarray(layer.data[-1])
+    dock.stain.method.setCurrentIndex(dock.stain.method.findData("reinhard"))
+    assert (np.asarray(layer.data[-1]) == before).all()
+    dock.stain.preview.setChecked(True)
+    qtbot.waitUntil(lambda: (np.asarray(layer.data[-1]) != before).any(), timeout=WAIT_MS)
+    dock.stain.preview.setChecked(False)
+    qtbot.waitUntil(lambda: not dock.busy, timeout=WAIT_MS)
+    assert (np.asarray(layer.data[-1]) == before).all()
+    qtbot.waitUntil(lambda: dock.run_button.isEnabled(), timeout=WAIT_MS)
+    dock.run_button.click()
+    name = dock.session.result
+    qtbot.waitUntil(lambda: dock.session.results[name].adata is not None, timeout=WAIT_MS)
+    assert dock.session.results[name].adata.uns["he2st"]["colours"] == "reinhard"
+
+
 def test_the_map_fills_while_it_runs_and_stopping_keeps_it(dock, qtbot, slow_run):
     dock.run_button.click()
     result = dock.session.current_result

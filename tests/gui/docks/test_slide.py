@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.tiny.formats import write_ome_zarr
+from tests.tiny.slides import tissue_image, write_slide
 
 from napari_he2st.gui.docks.slide import SlideDock
 
@@ -26,8 +28,10 @@ def test_a_slide_without_pixel_size_is_asked_for_it(dock, qtbot, slide_file):
     dock.pixel_size.preset.setCurrentIndex(dock.pixel_size.preset.findData("distance"))
     dock.pixel_size.distance_um.setValue(250)
     dock.pixel_size.distance_px.setValue(1000)
+    assert "tissue (scale unknown)" in dock.viewer.layers  # to be looked at, and measured on
     dock.pixel_size.button.click()
     qtbot.waitUntil(lambda: dock.session.slide == "tissue", timeout=WAIT_MS)
+    assert "tissue (scale unknown)" not in dock.viewer.layers
     assert dock.session.current_slide.slide.mpp == 0.25
     assert dock.pixel_size.isHidden()
     qtbot.waitUntil(lambda: dock.session.current_slide.mask is not None, timeout=WAIT_MS)
@@ -49,6 +53,78 @@ def test_the_pixel_size_can_be_corrected(dock, qtbot, slide_file):
     qtbot.waitUntil(lambda: dock.session.current_slide.slide.mpp == 0.46, timeout=WAIT_MS)
     np.testing.assert_allclose(dock.viewer.layers["tissue"].scale, 0.46)
     qtbot.waitUntil(lambda: dock.session.current_slide.mask is not None, timeout=WAIT_MS)
+
+
+def test_two_clicked_points_tell_the_pixel_size_and_it_is_remembered(dock, qtbot, slide_file, monkeypatch, tmp_path):
+    monkeypatch.setenv("HE2ST_CONFIG", str(tmp_path))
+    dock.open(slide_file)
+    qtbot.waitUntil(lambda: not dock.pixel_size.isHidden(), timeout=WAIT_MS)
+    dock.pixel_size.measure_button.click()
+    dock.layers.ruler.clicked(np.array([100.0, 100.0]))
+    dock.layers.ruler.clicked(np.array([400.0, 500.0]))
+    assert dock.pixel_size.distance_px.value() == 500
+    dock.pixel_size.distance_um.setValue(200)
+    dock.pixel_size.button.click()
+    qtbot.waitUntil(lambda: dock.session.slide == "tissue", timeout=WAIT_MS)
+    assert dock.session.current_slide.slide.mpp == 0.4
+    qtbot.waitUntil(lambda: not dock.busy, timeout=WAIT_MS)
+    dock.session.remove_slide("tissue")
+    dock.open(slide_file)
+    qtbot.waitUntil(lambda: dock.session.slide == "tissue", timeout=WAIT_MS)
+    source = dock.session.current_slide.slide.mpp_source
+    assert source.endswith("a distance of 200 µm over 500.0 pixels")
+
+
+def test_other_sources_are_offered_and_judge_the_answer(dock, qtbot, tmp_path):
+    path = write_slide(tmp_path / "a.svs", tissue_image(), kind="svs", mpp=0.25)
+    dock.open(path)
+    qtbot.waitUntil(lambda: dock.session.slide == "a", timeout=WAIT_MS)
+    dock.mpp_button.click()
+    form = dock.pixel_size
+    qtbot.waitUntil(lambda: form.preset.findText("Objective 20×: 0.5 µm") >= 0, timeout=WAIT_MS)
+    assert "objective 20× suggests about 0.5 µm, not 0.25" in form.doubts.text()
+    form.preset.setCurrentIndex(form.preset.findText("Objective 20×: 0.5 µm"))
+    assert form.mpp.value() == 0.5
+    assert "Aperio MPP suggests about 0.25 µm, not 0.5" in form.doubts.text()
+    assert form.source == "objective 20×"
+
+
+def test_tissue_is_found_anew_with_other_parameters(dock, qtbot, slide_file):
+    dock.open(slide_file, mpp=0.5)
+    qtbot.waitUntil(lambda: dock.session.current_slide is not None and dock.session.current_slide.mask is not None)
+    first = dock.session.current_slide.mask
+    dock.tissue.threshold.setValue(30)
+    qtbot.waitUntil(lambda: dock.session.current_slide.mask is not first, timeout=WAIT_MS)
+    mask = dock.session.current_slide.mask
+    assert mask.params["threshold"] == 30
+    assert "threshold 30.0" in dock.tissue.figures.text()
+    assert dock.layers.mask_shown("tissue")
+
+
+def test_the_overview_follows_the_view(dock, qtbot, slide_file):
+    dock.open(slide_file, mpp=0.5)
+    qtbot.waitUntil(lambda: "tissue" in dock.view.thumbnails, timeout=WAIT_MS)
+    dock.view.powers[40].click()
+    qtbot.waitUntil(lambda: dock.view.readout.text().startswith("40×"), timeout=WAIT_MS)
+    dock.view.map.clicked.emit(0.25, 0.75)
+    assert dock.viewer.camera.center[-2:] == pytest.approx((300, 125))
+
+
+def test_several_slides_are_listed_with_thumbnails(dock, qtbot, tmp_path):
+    for seed in range(2):
+        dock.open(write_slide(tmp_path / f"{seed}.tif", tissue_image(seed=seed)))
+        qtbot.waitUntil(lambda seed=seed: dock.session.slide == str(seed), timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: len(dock.view.thumbnails) == 2, timeout=WAIT_MS)
+    assert [dock.slides.item(i).text() for i in range(2)] == ["0", "1"]
+    assert not dock.slides.item(0).icon().isNull()
+    dock.slides.setCurrentRow(0)
+    assert dock.session.slide == "0"
+
+
+def test_an_ome_zarr_folder_is_a_slide(dock, qtbot, tmp_path):
+    dock.open(write_ome_zarr(tmp_path / "a.zarr", tissue_image()))
+    qtbot.waitUntil(lambda: dock.session.slide == "a", timeout=WAIT_MS)
+    assert dock.facts.shown["Format"] == "OME-Zarr 0.5"
 
 
 def test_an_unreadable_file_is_told_and_nothing_is_added(dock, qtbot, tmp_path, monkeypatch):

@@ -290,13 +290,14 @@ class Slide:
     def _level_for(self, mpp: float) -> int:
         """The coarsest level whose pixels are no larger than ``mpp``, within 1 %.
 
-        Levels that the file lacks come in only from a factor of 4: up to there, shrinking what the file has
-        costs as little and whole factors stay exact.
+        Levels that the file lacks come in at a factor of 2, where their tiles are shrunk while they are still in
+        the processor's cache, and from 4: in between, other whole factors stay means over whole areas.
         """
         levels = self._pyramid.levels
         fitting = [i for i, v in enumerate(levels) if v.downsample * self.mpp <= mpp * (1 + SAME)] or [0]
         stored = min(fitting[-1], self._pyramid.n_stored - 1)
-        near = mpp < 4 * (1 - SAME) * levels[stored].downsample * self.mpp
+        factor = mpp / (levels[stored].downsample * self.mpp)
+        near = factor < 4 * (1 - SAME) and abs(factor - 2) > 2 * SAME
         return stored if near else fitting[-1]
 
     def _stream(

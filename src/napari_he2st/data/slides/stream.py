@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_he2st.data.slides.pyramid import Pyramid
+from napari_he2st.data.slides.pyramid import Pyramid, tile_buffer
 from napari_he2st.data.slides.resample import Cut
 
 OPEN_BYTES = 128 * 2**20
@@ -176,31 +176,29 @@ class _Reader:
         buffer = getattr(self._local, "buffer", None)
         if buffer is None:
             buffer = self._local.buffer = tile_buffer(shape.tile_height, shape.tile_width)
-        (width, height), columns = self._cut.window, shape.columns
+        overlaps = iter(self._overlaps(work))
         for tile, patches in work:
-            row, column = divmod(tile, columns)
+            row, column = divmod(tile, shape.columns)
             pixels, intact = self._pyramid.decode(self._level, column, row, buffer)
-            left, top = column * shape.tile_width, row * shape.tile_height
-            right = min(left + shape.tile_width, shape.width)
-            bottom = min(top + shape.tile_height, shape.height)
-            for patch, (x, y) in zip(patches, self._cut.origins[patches].tolist(), strict=True):
-                x0, x1, y0, y1 = max(left, x), min(right, x + width), max(top, y), min(bottom, y + height)
-                window, i = divmod(patch, self.step)
-                place = self._pixels[window][i, y0 - y : y1 - y, x0 - x : x1 - x]
-                place[:] = 255 if pixels is None else pixels[y0 - top : y1 - top, x0 - left : x1 - left]
+            for patch, (window, i, x, y, across, down, left, top) in zip(patches, overlaps, strict=False):
+                place = self._pixels[window][i, y : y + down, x : x + across]
+                place[:] = 255 if pixels is None else pixels[top : top + down, left : left + across]
                 if not intact:
                     self._ok[patch] = False
 
-
-def tile_buffer(height: int, width: int) -> NDArray[np.uint8]:
-    """Memory for a decoded tile, 16 bytes off the boundaries of 32 bytes.
-
-    On these boundaries libjpeg-turbo writes past the processor's cache, which makes decoding into a buffer
-    that is read again at once half as fast again.
-    """
-    memory = np.empty(height * width * 3 + 48, dtype=np.uint8)
-    start = (16 - memory.ctypes.data) % 32
-    return memory[start : start + height * width * 3].reshape(height, width, 3)
+    def _overlaps(self, work: list[tuple[int, list[int]]]) -> list[list[int]]:
+        """Of each tile and each of its patches: window, number in it, corner in the patch, size, corner in the tile."""
+        shape = self._shape
+        tile = np.repeat([tile for tile, _ in work], [len(patches) for _, patches in work])
+        patch = np.concatenate([patches for _, patches in work])
+        size = np.array([shape.tile_width, shape.tile_height])
+        corner = np.stack([tile % shape.columns, tile // shape.columns], axis=1) * size
+        origin = self._cut.origins[patch]
+        low = np.maximum(corner, origin)
+        high = np.minimum(np.minimum(corner + size, (shape.width, shape.height)), origin + self._cut.window)
+        place = np.stack([patch // self.step, patch % self.step], axis=1)
+        found: list[list[int]] = np.concatenate([place, low - origin, high - low, low - corner], axis=1).tolist()
+        return found
 
 
 def _finish(futures: list[Future[None]]) -> None:

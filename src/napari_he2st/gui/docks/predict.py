@@ -29,6 +29,7 @@ from napari_he2st.gui.docks.fit_box import FitBox
 from napari_he2st.gui.docks.live_box import LiveBox
 from napari_he2st.gui.docks.slide_result_box import SlideResultBox
 from napari_he2st.gui.prediction import Run
+from napari_he2st.gui.stain_panel import StainPanel
 from napari_he2st.gui.widgets.combo import Combo, SearchCombo
 from napari_he2st.gui.widgets.predictor_box import PredictorBox
 from napari_he2st.gui.widgets.status import duration
@@ -137,12 +138,15 @@ class PredictDock(Dock):
         box = QCollapsible("More options")
         self.device = Combo("Where the model runs; auto takes a graphics card if there is one")
         self.device.addItems(["auto", "cpu", "cuda", "mps"])
-        self.device.currentTextChanged.connect(self._device_changed)
+        self.device.currentTextChanged.connect(self._costs_changed)
         self.keep = QCheckBox("Keep on disk, to go on after a stop")
         self.keep.setToolTip("Whole-slide runs are written to the cache folder; the same run goes on where it ended")
         content = QWidget()
         form = QFormLayout(content)
+        self.stain = StainPanel(self)
+        self.stain.changed.connect(self._costs_changed)
         form.addRow("Device", self.device)
+        form.addRow("Stain", self.stain)
         form.addRow(self.keep)
         box.addWidget(content)
         return box
@@ -222,6 +226,7 @@ class PredictDock(Dock):
 
     def _slide_selected(self) -> None:
         self.fit.show_ready()
+        self.stain.draw()
         self._show_doubts()
         self._changed()
 
@@ -301,7 +306,7 @@ class PredictDock(Dock):
         item = self.session.current_slide
         whole = self._bundle is not None and prediction.sees_bag(self._bundle)
         if len(grid) and self._cost is None and item is not None and self._bundle is not None and not whole:
-            probe = Run(self._bundle, item.slide, grid, self.device.currentText())
+            probe = Run(self._bundle, item.slide, grid, self.device.currentText(), stain=self.stain.chosen)
             self.run(probe.cost, name="Timing tiles", quiet=True, on_done=partial(self._timed, self._bundle))
 
     def _timed(self, bundle: Bundle, cost: Estimate) -> None:
@@ -312,7 +317,7 @@ class PredictDock(Dock):
     def _forget_cost(self) -> None:
         self._cost = None
 
-    def _device_changed(self) -> None:
+    def _costs_changed(self) -> None:
         self._forget_cost()
         self._changed()
 
@@ -382,9 +387,11 @@ class PredictDock(Dock):
         from napari_he2st.engine.results import result_facts
 
         whole = self.area.currentText() == WHOLE
-        store = prediction.store_folder(bundle, item.slide, grid.pitch_um) if whole and self.keep.isChecked() else None
+        stain = self.stain.chosen
+        kept = whole and self.keep.isChecked()
+        store = prediction.store_folder(bundle, item.slide, grid.pitch_um, stain) if kept else None
         order = "raster" if whole else "centre"
-        work = Run(bundle, item.slide, grid, self.device.currentText(), order, store)
+        work = Run(bundle, item.slide, grid, self.device.currentText(), order, store, stain)
         self.preview.setChecked(False)
         self.live.toggle.setChecked(False)
         facts = {**result_facts(bundle), "warnings": self._doubts()}

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from qtpy.QtWidgets import (
     QCheckBox,
     QFileDialog,
@@ -26,14 +28,18 @@ from napari_he2st.gui.docks.data_sets import DataSetsSection
 from napari_he2st.gui.docks.measured import Loaded, MeasuredSection, fitted, on_its_slide
 from napari_he2st.gui.docks.registration import RegistrationSection
 from napari_he2st.gui.layers import warm_up
-from napari_he2st.gui.widgets.combo import Combo
+from napari_he2st.gui.pixel_size_question import PixelSizeQuestion
+from napari_he2st.gui.view_panel import ViewPanel, thumbnail_of
 from napari_he2st.gui.widgets.facts import Facts
 from napari_he2st.gui.widgets.pixel_size import PixelSizeForm
+from napari_he2st.gui.widgets.slide_list import SlideList
+from napari_he2st.gui.widgets.tissue_form import TissueForm
 
 if TYPE_CHECKING:
     import napari.viewer
 
     from napari_he2st.data.slides import Slide
+    from napari_he2st.data.slides.tissue import TissueMask
     from napari_he2st.data.truth import Detection, Section
 
 _EMPTY = (
@@ -47,27 +53,24 @@ class SlideDock(Dock):
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer)
-        self._asking: Callable[[float], None] | None = None
         self.hint = QLabel(_EMPTY)
         self.hint.setWordWrap(True)
         self.sample_button = QPushButton("Open the sample section")
         self.sample_button.setToolTip("A breast tumour section with measured expression, to try everything with")
         self.sample_button.clicked.connect(lambda *_: self.open_sample())
-        self.slides = Combo("The slide that all docks work on")
-        self.slides.activated.connect(lambda _: self.session.select(slide=self.slides.currentText()))
+        self.slides = SlideList()
+        self.slides.chosen.connect(lambda name: self.session.select(slide=name))
+        self.view = ViewPanel(self)
         self.close_button = QPushButton("Close slide")
         self.close_button.setToolTip("Close this slide with its results")
         self.close_button.clicked.connect(lambda *_: self._close())
         self.pixel_size = PixelSizeForm()
-        self.pixel_size.hide()
-        self.pixel_size.chosen.connect(self._mpp_chosen)
+        self.question = PixelSizeQuestion(self, self.pixel_size)
         self.body.addWidget(self.hint)
         self.body.addWidget(self.sample_button)
-        row = QHBoxLayout()
-        row.addWidget(self.slides, 1)
-        row.addWidget(self.close_button)
-        self.body.addLayout(row)
+        self.body.addWidget(self.slides)
         self.body.addWidget(self.pixel_size)
+        self.body.addWidget(self.view)
         self.body.addWidget(self._slide_box())
         self.measured = MeasuredSection(self, self.ask_mpp)
         self.registration = RegistrationSection(self)
@@ -79,7 +82,7 @@ class SlideDock(Dock):
             "Open file…", "Open a slide (svs, tif, ndpi, mrxs, dcm, jpg …) or an h5ad file", self._pick_file
         )
         self.add_button("Open folder…", "Open a folder of measured spatial transcriptomics", self._pick_folder)
-        self.listen(self.session.slide_added, self._show_tissue)
+        self.listen(self.session.slide_added, self._slide_added)
         self.listen(self.session.slide_removed, self._show)
         self.listen(self.session.slide_changed, self._show)
         self.listen(self.session.selection_changed, self._show)
@@ -97,9 +100,17 @@ class SlideDock(Dock):
         self.outline.toggled.connect(self._show_outline)
         self.tissue_warning = QLabel()
         self.tissue_warning.setWordWrap(True)
+        self.tissue = TissueForm()
+        self.tissue.changed.connect(self._find_tissue_again)
+        details = QCollapsible("How tissue is found")
+        details.addWidget(self.tissue)
         layout = QVBoxLayout(self.slide_box)
-        for widget in (self.facts, self.tissue_warning, self.outline, self.mpp_button):
+        for widget in (self.facts, self.tissue_warning, self.outline, details):
             layout.addWidget(widget)
+        row = QHBoxLayout()
+        row.addWidget(self.mpp_button)
+        row.addWidget(self.close_button)
+        layout.addLayout(row)
         return self.slide_box
 
     # --- opening
@@ -116,9 +127,11 @@ class SlideDock(Dock):
 
     def open(self, path: str | Path, *, mpp: float | None = None) -> None:
         """Open a slide, or look what measured expression a folder or h5ad file holds."""
+        from napari_he2st.data.slides import is_slide_folder
+
         path = Path(path)
-        self.pixel_size.hide()
-        if path.is_dir() or path.suffix.lower() == ".h5ad":
+        self.question.withdraw()
+        if (path.is_dir() and not is_slide_folder(path)) or path.suffix.lower() == ".h5ad":
             self.run(_detect, path, name=f"Looking at {path.name}", on_done=self.measured.detected)
         else:
             self.run(_open, path, mpp, name=f"Opening {path.name}", on_done=self._opened)
@@ -131,33 +144,26 @@ class SlideDock(Dock):
         """Show a measured section on its slide, once it is known how well they fit."""
         self.run(fitted, section, slide, name=f"Checking {section.name}", on_done=self.measured.show_loaded)
 
-    def _opened(self, slide: Slide | dict[str, Any]) -> None:
-        if not isinstance(slide, dict):
+    def _opened(self, opened: tuple[Slide, bool]) -> None:
+        slide, known = opened
+        if not known:
+            self.question.ask_unknown(slide, lambda mpp: self.open(slide.path, mpp=mpp))
+            self.say("Waiting for the pixel size.")
+        else:
             self.session.add_slide(slide)
-            return
-        path = Path(slide["path"])
-        text = f"{path.name} does not say how large its pixels are."
-        self.ask_mpp(text, lambda mpp: self.open(path, mpp=mpp))
 
     def _ask_other_mpp(self) -> None:
         item = self.session.current_slide
-        if item is None:
-            return
-        self._asking = lambda mpp: self._reopen(item, mpp)
-        self.pixel_size.ask(f"Pixel size of {item.name}, now {item.slide.mpp:.4g} µm.", item.slide.mpp)
+        if item is not None:
+            measured = [r.grid for r in self.session.results.values() if r.slide == item.name and r.kind == "measured"]
+            self.question.ask_again(item, measured[0] if measured else None, lambda mpp: self._reopen(item, mpp))
 
     def _reopen(self, item: SlideItem, mpp: float) -> None:
-        def replace(slide: Slide) -> None:
+        def replace(opened: tuple[Slide, bool]) -> None:
             self.session.remove_slide(item.name)
-            self.session.add_slide(slide)
+            self.session.add_slide(opened[0])
 
         self.run(_open, item.slide.path, mpp, name=f"Opening {item.name} again", on_done=replace)
-
-    def _mpp_chosen(self, mpp: float) -> None:
-        self.pixel_size.hide()
-        self.say("")
-        if self._asking is not None:
-            self._asking(mpp)
 
     def _close(self) -> None:
         item = self.session.current_slide
@@ -174,11 +180,11 @@ class SlideDock(Dock):
         item = self.session.current_slide
         for widget in (self.hint, self.sample_button):
             widget.setVisible(item is None)
-        self.slides.clear()
-        self.slides.addItems(list(self.session.slides))
-        self.slides.setCurrentText(self.session.slide or "")
-        for widget in (self.slides, self.close_button, self.slide_box):
+        self.slides.show_slides(self.session.slides, self.session.slide)
+        self.slides.setVisible(len(self.session.slides) > 1)
+        for widget in (self.view, self.slide_box):
             widget.setVisible(item is not None)
+        self.view.show_current()
         if item is None:
             return
         self.facts.show_facts(_slide_facts(item))
@@ -187,6 +193,7 @@ class SlideDock(Dock):
         self.tissue_warning.setText(warning or "")
         self.tissue_warning.setVisible(bool(warning))
         self.outline.setEnabled(item.mask is not None)
+        self.tissue.show_mask(item.mask)
         self.measured.show_fit()
         self.registration.update_fit()
 
@@ -195,14 +202,34 @@ class SlideDock(Dock):
         self.registration.update_fit()
 
     def ask_mpp(self, text: str, then: Callable[[float], None]) -> None:
-        """Ask for the pixel size, and go on with it."""
-        self._asking = then
-        self.pixel_size.ask(text)
+        """Ask for a pixel size, and go on with it."""
+        self.question.ask_number(text, then)
         self.say("Waiting for the pixel size.")
 
-    def _show_tissue(self, name: str) -> None:
+    def _slide_added(self, name: str) -> None:
         self._show()
-        self.with_mask(self.session.slides[name], lambda _: self._show_outline(self.outline.isChecked()))
+        item = self.session.slides[name]
+        self.with_mask(item, lambda _: self._show_outline(self.outline.isChecked()))
+
+        def seen(thumbnail: NDArray[np.uint8]) -> None:
+            self.view.thumbnails[name] = thumbnail
+            self.slides.show_thumbnail(name, thumbnail)
+            self.view.show_current()
+
+        self.run(thumbnail_of, item.slide, name="Drawing the overview", quiet=True, on_done=seen)
+
+    def _find_tissue_again(self, params: dict[str, Any]) -> None:
+        """Preview other parameters: the outline shows what they find."""
+        item = self.session.current_slide
+        if item is None:
+            return
+
+        def found(mask: TissueMask) -> None:
+            if self.session.slides.get(item.name) is item:
+                self.outline.setChecked(True)
+                self.session.set_mask(item.name, mask)
+
+        self.run(_tissue, item.slide, params, name="Finding the tissue", on_done=found)
 
     def _show_outline(self, on: bool) -> None:
         if self.session.slide is not None:
@@ -239,14 +266,20 @@ def _detect(path: Path) -> Detection:
     return detect(path)
 
 
-def _open(path: Path, mpp: float | None) -> Slide | dict[str, Any]:
-    """The slide, or what is known of it if its pixel size is not."""
-    from napari_he2st.data.slides import Slide, probe
+def _open(path: Path | str, mpp: float | None) -> tuple[Slide, bool]:
+    """The slide, and whether its pixel size is known: if not, it is open with 1 µm per pixel."""
+    from napari_he2st.data.slides import Slide
 
     try:
-        return warm_up(Slide.open(path, mpp=mpp))
+        return warm_up(Slide.open(path, mpp=mpp)), True
     except MissingMppError:
-        return {**probe(path), "path": str(path)}
+        return warm_up(Slide.open(path, mpp=1.0)), False
+
+
+def _tissue(slide: Slide, params: dict[str, Any]) -> TissueMask:
+    from napari_he2st.data.slides.tissue import tissue_mask
+
+    return tissue_mask(slide, **params)
 
 
 def _read_sample() -> Loaded:

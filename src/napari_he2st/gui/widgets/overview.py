@@ -105,9 +105,7 @@ class Overview(QWidget):
         super().__init__(parent)
         self.map = OverviewMap()
         self.readout = QLabel()
-        self.readout.setToolTip(
-            "Power of the objective that would show the slide at this scale, and µm per screen pixel"
-        )
+        self.readout.setToolTip("Power of the objective that shows the slide at this scale, and µm per screen pixel")
         buttons = QHBoxLayout()
         self.powers: dict[int, QPushButton] = {}
         for number, power in enumerate(POWERS, start=1):

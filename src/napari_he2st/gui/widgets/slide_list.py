@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QSignalBlocker, QSize, Qt, Signal
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QListWidget, QListWidgetItem, QWidget
 
 from napari_he2st.gui.widgets.overview import pixmap
@@ -53,10 +54,4 @@ class SlideList(QListWidget):
     def show_thumbnail(self, name: str, thumbnail: NDArray[np.uint8]) -> None:
         """Give a slide its picture, uint8 (h, w, 3)."""
         for item in self.findItems(name, Qt.MatchFlag.MatchExactly):
-            item.setIcon(_icon(thumbnail))
-
-
-def _icon(thumbnail: NDArray[np.uint8]):
-    from qtpy.QtGui import QIcon
-
-    return QIcon(pixmap(thumbnail))
+            item.setIcon(QIcon(pixmap(thumbnail)))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, Signal
-from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QFormLayout, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QPushButton, QWidget
 from superqt.utils import qdebounced
+
+from napari_he2st.gui.widgets.number import number_box
 
 if TYPE_CHECKING:
     from napari_he2st.data.slides.tissue import TissueMask
@@ -33,15 +35,15 @@ class TissueForm(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.threshold = _number(0, 50, 1, "", "Texture above which it is tissue, in grey levels; 0 finds it by itself")
+        self.threshold = number_box(0, 50, 1, "", "Texture above which it is tissue, grey levels; 0 finds it by itself")
         self.threshold.setSpecialValueText("automatic")
-        self.close_um = _number(0, 1000, 0, " µm", "Gaps up to about this width are closed")
-        self.min_area = _number(0, 100, 3, " mm²", "Smaller pieces are dropped and smaller holes filled")
+        self.close_um = number_box(0, 1000, 0, " µm", "Gaps up to about this width are closed")
+        self.min_area = number_box(0, 100, 3, " mm²", "Smaller pieces are dropped and smaller holes filled")
         self.drop_pen = QCheckBox("Leave out pen marks")
         self.drop_pen.setToolTip("Green, blue, red and black ink; pools of blood can look like red ink")
         self.drop_blur = QCheckBox("Leave out what is out of focus")
         self.drop_blur.setToolTip(
-            "Parts that are much less sharp than the rest; reads the tissue once, so it takes longer"
+            "Parts that are much less sharp than the rest; takes longer, since all tissue is read"
         )
         self.reset = QPushButton("Back to defaults")
         self.reset.setToolTip("Find tissue as it is found without asking")
@@ -103,13 +105,3 @@ class TissueForm(QWidget):
     def _reset(self) -> None:
         self.show_params(DEFAULTS)
         self.changed.emit(self.params)
-
-
-def _number(low: float, high: float, decimals: int, suffix: str, tip: str) -> QDoubleSpinBox:
-    box = QDoubleSpinBox()
-    box.setRange(low, high)
-    box.setDecimals(decimals)
-    box.setSuffix(suffix)
-    box.setKeyboardTracking(False)
-    box.setToolTip(tip)
-    return box

@@ -7,11 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
 
 from napari_he2st.core.errors import SlideError
 from napari_he2st.data.slides.pixel_size import PixelSize, number
-from napari_he2st.data.slides.source import Facts, Source, TileError, TileLevel, laid_on_white, slide_reader
+from napari_he2st.data.slides.source import (
+    MAX_TILE_BYTES,
+    PARSE_ERRORS,
+    DamagedSlideError,
+    Facts,
+    Source,
+    TileError,
+    TileLevel,
+    laid_on_white,
+    slide_reader,
+)
 
 _BLOCK_PX = 1024
 """OpenSlide places tiles itself, so blocks are read; larger ones cost less per pixel but more memory."""
@@ -44,6 +55,7 @@ def read_openslide(path: Path) -> Source:
         import openslide
     except ImportError as error:  # a package without its binary
         raise SlideError(f"OpenSlide is not installed ({error})", todo="pip install openslide-bin") from error
+    _check_tiles(path)
     try:
         return OpenSlideSource(path, openslide)
     except openslide.OpenSlideUnsupportedFormatError as error:
@@ -63,6 +75,9 @@ class OpenSlideSource(Source):
         levels = []
         for i, (size, downsample) in enumerate(zip(slide.level_dimensions, slide.level_downsamples, strict=True)):
             tile = [int(properties.get(f"openslide.level[{i}].tile-{side}", 256)) for side in ("width", "height")]
+            # NDPI states its whole levels as tiles, but is read in parts.
+            if properties.get("openslide.vendor") == "dicom" and tile[0] * tile[1] * 4 > MAX_TILE_BYTES:
+                raise DamagedSlideError(f"It declares tiles of {tile}", where=path, todo="Check where it comes from")
             # Whole tiles where possible, and even, so that a block can be halved.
             block = [side * (_BLOCK_PX // side) if side <= _BLOCK_PX and side % 2 == 0 else _BLOCK_PX for side in tile]
             levels.append(TileLevel(size[0], size[1], block[0], block[1], float(downsample)))
@@ -107,6 +122,36 @@ class OpenSlideSource(Source):
     def close(self) -> None:
         """Close the slide."""
         self._slide.close()
+
+
+def _check_tiles(path: Path) -> None:
+    """Refuse a TIFF file that declares huge tiles: OpenSlide ends the process when it finds no memory for one.
+
+    Raises
+    ------
+    DamagedSlideError
+        A tile has more than 256 MB.
+    SlideError
+        It begins as a TIFF file but is none.
+    """
+    with path.open("rb") as file:
+        if file.read(2) not in {b"II", b"MM"}:
+            return
+    try:
+        with tifffile.TiffFile(path) as tif:
+            for page in tif.pages:
+                tile = page.aspage().tags.get(322), page.aspage().tags.get(323)  # width, length
+                width, height = (1 if tag is None else int(tag.value) for tag in tile)
+                if width * height * 4 > MAX_TILE_BYTES:
+                    raise DamagedSlideError(
+                        f"The file declares tiles of {width} × {height} pixels",
+                        where=path,
+                        todo="Check where it comes from",
+                    )
+    except SlideError:
+        raise
+    except PARSE_ERRORS as error:
+        raise SlideError(f"not a readable TIFF ({error})") from error
 
 
 def _profile(slide: Any) -> bytes | None:
