@@ -39,7 +39,7 @@ def test_our_errors_are_one_line_and_exit_with_1(he2st, tmp_path) -> None:
 
 
 def test_square_brackets_in_an_error_are_kept(he2st, monkeypatch, tmp_path) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise SlideError("Cannot read [/bold]", where="a[1].tif")
 
     monkeypatch.setattr(info, "slide_facts", fail)
@@ -47,7 +47,7 @@ def test_square_brackets_in_an_error_are_kept(he2st, monkeypatch, tmp_path) -> N
 
 
 def test_interrupt_exits_with_130(he2st, monkeypatch, tmp_path) -> None:
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(info, "slide_facts", interrupt)
