@@ -134,7 +134,7 @@ def read_card(path: Path, package: str) -> Card:
     for name in given.keys() & table.keys():
         raise ModelError(f"Field {name!r} comes from the file's name", where=path, todo="Leave it out")
     card = read_fields(Card, {**table, **given}, where=path, error=ModelError)
-    if card.status != "baseline":
+    if card.status not in ("baseline", "unavailable"):
         absent = [name for name in _PUBLICATION if name not in table]
         if absent:
             raise ModelError(f"Fields are missing ({', '.join(absent)})", where=path)
