@@ -42,6 +42,28 @@ def test_going_to_a_place(viewer, layers) -> None:
     assert viewer.camera.center[-2:] == (120, 230)
 
 
+def test_a_turn_keeps_place_and_scale(viewer, layers) -> None:
+    layers.navigator.magnify(20)
+    layers.navigator.go_to(120, 230)
+    layers.navigator.turn()
+    assert layers.navigator.magnification == pytest.approx(20)
+    assert viewer.camera.center[-2:] == (230, 120)  # the axes have changed places
+    layers.navigator.go_to(50, 60)
+    layers.navigator.turn()
+    assert viewer.camera.center[-2:] == (50, 60)
+
+
+def test_the_chosen_slide_is_the_one_on_screen(viewer, layers) -> None:
+    other = type(layers.session.current_slide.slide)(name="other", size=(600, 400))
+    layers.session.add_slide(other)
+    assert [layer.visible for layer in viewer.layers] == [False, True]
+    layers.session.select(slide="section")
+    assert [layer.visible for layer in viewer.layers] == [True, False]
+    viewer.layers["other"].visible = True  # both, if the user wants
+    layers.session.select(gene="ERBB2")
+    assert viewer.layers["other"].visible
+
+
 def test_four_quarter_turns_are_none(viewer, layers) -> None:
     orders, pointing = [], []
     for _ in range(4):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -68,7 +69,7 @@ class Registry(Generic[F]):
     def __init__(self, kind: str, package: str, group: str | None = None) -> None:
         self.kind, self._package, self._group = kind, package, group
         self._entries: dict[str, Entry[F]] = {}
-        self._loaded = False
+        self._loaded, self._loading = False, threading.RLock()
 
     def register(self, name: str, description: str, **facts: Any) -> Callable[[F], F]:
         """Register the decorated function under ``name``; a name taken twice is an error."""
@@ -83,15 +84,16 @@ class Registry(Generic[F]):
         return decorate
 
     def _load(self) -> None:
-        if self._loaded:
-            return
-        self._loaded = True
-        package = import_module(self._package)
-        for module in sorted(iter_modules(package.__path__), key=lambda m: m.name):
-            import_module(f"{self._package}.{module.name}")
-        if self._group is not None:
-            for point in entry_points(group=self._group):
-                point.load()
+        with self._loading:  # no other thread may find it half loaded
+            if self._loaded:
+                return
+            self._loaded = True
+            package = import_module(self._package)
+            for module in sorted(iter_modules(package.__path__), key=lambda m: m.name):
+                import_module(f"{self._package}.{module.name}")
+            if self._group is not None:
+                for point in entry_points(group=self._group):
+                    point.load()
 
     def __iter__(self) -> Iterator[Entry[F]]:
         self._load()

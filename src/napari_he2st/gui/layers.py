@@ -90,6 +90,7 @@ class SlideLayers:
         self._masks: dict[str, Image] = {}
         self._regions: dict[str, Shapes] = {}
         self._tiles: Image | None = None
+        self._chosen: str | None = None  # the slide that was last shown
         self._front: str | None = None  # the result that was last brought to the front
         self._hidden: list[Layer] = []
         self._adopting: Image | None = None
@@ -367,11 +368,26 @@ class SlideLayers:
             if gone is not None:
                 self._drop(gone.layer)
 
+    def _choose(self, slide: str | None) -> None:
+        """Show a slide that was chosen, and what lies on it; slides share their corner, so the others are hidden."""
+        self._chosen = slide
+        for layers in (self._slides, self._masks, self._regions):
+            for name, layer in layers.items():
+                if name != slide:
+                    layer.visible = False
+        if slide in self._slides:
+            self._slides[slide].visible = True
+        for gene_map in self._maps.values():
+            if gene_map.result.slide != slide:
+                gene_map.layer.visible = False
+
     def _selection_changed(self) -> None:
         """Bring the current result to the front; every visible map follows the current gene."""
         slide = self._slides.get(self.session.slide or "")
         if slide is not None and slide not in self.viewer.layers:
             self.viewer.layers.insert(0, slide)
+        if self.session.slide != self._chosen:
+            self._choose(self.session.slide)
         result = self.session.result
         if result in self._maps and result != self._front:
             self.side_by_side.leave()

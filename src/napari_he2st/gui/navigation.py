@@ -77,16 +77,28 @@ class Navigator:
 
     def go_to(self, y_um: float, x_um: float) -> None:
         """Move the middle of the view to a world position, micrometres."""
-        self._camera.center = (*self._camera.center[:-2], y_um, x_um)
+        swapped, _ = _TURNS[self.quarter_turns]
+        place = (x_um, y_um) if swapped else (y_um, x_um)
+        self._camera.center = (*self._camera.center[:-2], *place)
+
+    @property
+    def _place(self) -> tuple[float, float]:
+        """Middle of the view, world micrometres (y, x), whatever its rotation."""
+        swapped, _ = _TURNS[self.quarter_turns]
+        down, across = self._camera.center[-2:]
+        return (across, down) if swapped else (down, across)
 
     def turn(self) -> None:
         """Rotate the view by a quarter turn, clockwise; positions and scale stay what they are."""
         viewer = self._viewer()
         if viewer is None:
             return
+        place, zoom = self._place, viewer.camera.zoom
         self.quarter_turns = (self.quarter_turns + 1) % 4
         swapped, orientation = _TURNS[self.quarter_turns]
         order = list(viewer.dims.order)
         order[-2:] = sorted(order[-2:], reverse=swapped)
         viewer.dims.order = tuple(order)
         viewer.camera.orientation2d = orientation
+        viewer.camera.zoom = zoom  # napari fits the view when axes change places
+        self.go_to(*place)

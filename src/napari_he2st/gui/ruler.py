@@ -83,9 +83,9 @@ class Ruler:
             [np.stack([start, end])],
             shape_type="line",
             name=f"Ruler: {length_text(length)}",
-            edge_color="#0072B2",
+            edge_color="black",
             edge_width=2 / viewer.camera.zoom,
-            text={"string": [length_text(length)], "color": "#0072B2", "size": 12, "translation": [0, 0]},
+            text={"string": [length_text(length)], "color": "black", "size": 14, "translation": [0, 0]},
             units=UNITS,
         )
         viewer.add_layer(self._layer)
