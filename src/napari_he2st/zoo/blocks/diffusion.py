@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ _EDGE = 0.999
 _LEAST_PROBABILITY = 1e-12
 
 Network = Callable[[Tensor, Tensor], Tensor]
-"""Function of (x, original step numbers (batch,)) that predicts the noise."""
+"""Function of (x, original step numbers (batch,))."""
 
 
 class Schedule:
@@ -84,6 +85,11 @@ class Schedule:
         """The signal in ``x``, given the noise in it."""
         signal, rest = np.sqrt(1 / self.alpha_bar), np.sqrt(1 / self.alpha_bar - 1)
         return self.at(signal, step, x) * x - self.at(rest, step, x) * noise
+
+    def noise_in(self, x: Tensor, step: Tensor, clean: Tensor) -> Tensor:
+        """The noise in ``x``, given the signal in it."""
+        signal, rest = np.sqrt(1 / self.alpha_bar), np.sqrt(1 / self.alpha_bar - 1)
+        return (self.at(signal, step, x) * x - clean) / self.at(rest, step, x)
 
     def posterior_mean(self, clean: Tensor, x: Tensor, step: Tensor) -> Tensor:
         """Mean of the state before the step that led to ``x``, given the signal."""
@@ -171,6 +177,7 @@ def ddim(
     network: Network,
     start: Tensor,
     *,
+    predicts: Literal["noise", "signal"] = "noise",
     bounds: tuple[float, float] | None = None,
     eta: float = 0.0,
     noise: Tensor | None = None,
@@ -182,8 +189,8 @@ def ddim(
     ----------
     schedule, start, project
         As in :func:`ancestral`.
-    network
-        Predicts the noise.
+    network, predicts
+        What it is, and whether it predicts the noise or the signal.
     bounds
         What the signal is clamped to; None for nothing.
     eta, noise
@@ -194,12 +201,12 @@ def ddim(
     x = start
     for number, i in enumerate(reversed(range(len(schedule)))):
         step = torch.full((len(x),), i, device=x.device)
-        clean = schedule.clean(x, step, network(x, numbers(schedule, step)))
+        found = network(x, numbers(schedule, step))
+        clean = schedule.clean(x, step, found) if predicts == "noise" else found
         if bounds is not None:
             clean = clean.clamp(*bounds)
-        direction = (schedule.at(np.sqrt(1 / now), step, x) * x - clean) / schedule.at(np.sqrt(1 / now - 1), step, x)
         kept = schedule.at(np.sqrt(np.maximum(1 - before - sigma**2, 0)), step, x)
-        x = schedule.at(np.sqrt(before), step, x) * clean + kept * direction
+        x = schedule.at(np.sqrt(before), step, x) * clean + kept * schedule.noise_in(x, step, clean)
         if i and eta and noise is not None:
             x = x + float(sigma[i]) * noise[number]
         x = project(x)

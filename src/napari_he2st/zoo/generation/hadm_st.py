@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from napari_he2st.zoo.blocks.draws import normal
 from napari_he2st.zoo.blocks.losses import nan_mse
 
 _BLIND_SHARE = 0.1
+_BOUNDS = (0.0, math.log1p(1e4))
 _SLOPE = 0.2
 _GROUPS = 4
 
@@ -76,6 +78,7 @@ class HaDMST(Predictor):
     Notes
     -----
     There is no public code, and the abstract gives no sizes: everything beyond the three parts is an interpretation.
+    The network predicts the clean maps and not their noise, which has as many dimensions as there are genes.
     Predict at a finer pitch than what was measured; without any measured spot the image alone decides, for which a
     tenth of the training steps hide them all.
     """
@@ -120,7 +123,7 @@ class HaDMST(Predictor):
         return {"features": features, "grid_xy": grid_xy, "measured": measured}
 
     def forward(self, noisy: Tensor, time: Tensor, image: Tensor, known: Tensor, tissue: Tensor) -> Tensor:
-        """Noise in maps of genes, float32 (1, genes, rows, columns).
+        """Clean maps of genes, float32 (1, genes, rows, columns).
 
         Parameters
         ----------
@@ -140,7 +143,7 @@ class HaDMST(Predictor):
         return self.reader(self.student(features))
 
     def loss(self, targets: Mapping[str, Tensor], *, features: Tensor, grid_xy: Tensor, measured: Tensor) -> Tensor:
-        """Noise and distillation, without the discriminator."""
+        """Error of the maps and distillation, without the discriminator."""
         return self._terms(targets["expression"], features, grid_xy, measured)[0]
 
     def _terms(
@@ -152,17 +155,14 @@ class HaDMST(Predictor):
         maps, tissue = raster.lay(clean), raster.lay(clean.new_ones(len(clean), 1))
         told = self.student(features)
         step = torch.randint(len(self.schedule), (1,), device=clean.device)
-        noise = torch.randn_like(maps)
-        noisy = self.schedule.noised(maps, step, noise)
+        noisy = self.schedule.noised(maps, step, torch.randn_like(maps) * tissue)
         known = raster.lay(as_known(measured.masked_fill(~seen[:, None], torch.nan)))
         found = self(noisy, numbers(self.schedule, step), raster.lay(told), known, tissue)
-        truth = raster.read(noise).masked_fill(~expression.isfinite(), torch.nan)
         taught = self.teacher(clean)
         lessons = F.mse_loss(told, taught.detach()) + sum(
             nan_mse(self.reader(state), expression) for state in (told, taught)
         )
-        total = nan_mse(raster.read(found), truth) + self.distillation_weight * lessons
-        return total, maps, self.schedule.clean(noisy, step, found) * tissue
+        return nan_mse(raster.read(found), expression) + self.distillation_weight * lessons, maps, found * tissue
 
     def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:
         """Train against one discriminator per gene, which is not kept."""
@@ -173,7 +173,6 @@ class HaDMST(Predictor):
             losses = []
             for targets, prepared in batches:
                 loss, maps, found = self._terms(targets["expression"], **prepared)
-                found = found.clamp(-maps.abs().max(), maps.abs().max())
                 descend(optimizer, loss - self.adversarial_weight * critic(found).mean(), recipe)
                 hinge = F.relu(1 - critic(maps)).mean() + F.relu(1 + critic(found.detach())).mean()
                 descend(of_critic, hinge, recipe)
@@ -195,8 +194,11 @@ class HaDMST(Predictor):
         image, known = raster.lay(self.student(features)), raster.lay(as_known(measured))
         tissue = raster.lay(features.new_ones(len(features), 1))
         start = raster.lay(normal(noise, features, self.n_genes))
-        found = ddim(schedule, lambda x, time: self(x, time, image, known, tissue), start)
-        return raster.read(found)
+
+        def network(x: Tensor, time: Tensor) -> Tensor:
+            return self(x, time, image, known, tissue) * tissue
+
+        return raster.read(ddim(schedule, network, start, predicts="signal", bounds=_BOUNDS))
 
 
 def raster_of(grid_xy: Tensor) -> Raster:

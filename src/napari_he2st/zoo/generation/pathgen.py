@@ -21,6 +21,8 @@ GROUPS = (144, 521, 668, 680, 2365, 989)
 """Published: tumour suppressors, oncogenes, kinases, differentiation markers, transcription factors, cytokines."""
 _WIDTHS = {"big": ((2048, 4096, 4096), (4096, 4096, 2048)), "small": ((1024,), (1024,))}
 _FF_DIM = 2048
+_BOUNDS = (-3.0, 6.0)
+"""Standard deviations from the mean that expression lies within."""
 
 
 class PathGen(Predictor):
@@ -187,12 +189,15 @@ class PathGen(Predictor):
             return self(patches, x, time, absent)
 
         def moments(x: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-            mean = schedule.posterior_mean(schedule.clean(x, step, network(x, numbers(schedule, step))), x, step)
+            clean = schedule.clean(x, step, network(x, numbers(schedule, step)))
+            if not self.faithful:
+                clean = clean.clamp(*_BOUNDS)
+            mean = schedule.posterior_mean(clean, x, step)
             variance = schedule.at(schedule.variance, step, x)
             return (mean.clamp(min=0), variance) if self.faithful else (mean, variance.sqrt())
 
         if steps is None:
-            return ddim(schedule, network, start)
+            return ddim(schedule, network, start, bounds=None if self.faithful else _BOUNDS)
         if self.faithful:
             return ancestral(schedule, moments, start, steps, lambda x: x.clamp(min=0))
         return ancestral(schedule, moments, start, steps)
