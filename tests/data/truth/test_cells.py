@@ -161,7 +161,7 @@ def test_a_table_that_is_not_utf8(tmp_path):
         read_section(folder)
 
 
-@pytest.mark.parametrize("value", ["nan", "inf", ""])
+@pytest.mark.parametrize("value", ["nan", "inf", "", "9" * 400, "1e300"])
 def test_a_cell_without_position(tmp_path, value):
     folder = mini.merscope(tmp_path / "folder")
     path = folder / "cell_metadata.csv"
@@ -170,6 +170,15 @@ def test_a_cell_without_position(tmp_path, value):
     lines[3] = ",".join([*cells[:2], value, cells[3]])
     path.write_text("\n".join(lines))
     with pytest.raises(TruthError, match="have no position"):
+        read_section(folder)
+
+
+@pytest.mark.parametrize("value", ["many", "1_000", "1;2"])
+def test_a_position_that_is_no_number(tmp_path, value):
+    folder = mini.merscope(tmp_path / "folder")
+    path = folder / "cell_metadata.csv"
+    path.write_text(path.read_text().replace(",70.0", f",{value}"))
+    with pytest.raises(TruthError, match="which is not a number"):
         read_section(folder)
 
 

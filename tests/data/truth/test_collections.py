@@ -94,6 +94,25 @@ def test_identifiers_stay_beside_the_symbols(tmp_path):
     assert read_section(tmp_path).adata.var["ensembl"].iloc[0] == "ENSMUSG00000064339"
 
 
+def test_counts_without_rows(tmp_path):
+    olfactory_bulb(tmp_path)
+    (tmp_path / "Rep1_MOB_count_matrix-1.tsv").write_text("\tERBB2\tCD74\n")
+    with pytest.raises(TruthError, match="no spots"):
+        read_section(tmp_path)
+
+
+@pytest.mark.parametrize("value", [1e300, -1e308])
+def test_a_position_beyond_all_measure(tmp_path, value):
+    st_utility(tmp_path)
+    path = tmp_path / "alignment_table_MOB1.tsv"
+    table = pd.read_csv(path, sep="\t")
+    table["pixel_x"] = table["pixel_x"].astype(float)
+    table.loc[3, "pixel_x"] = value
+    table.to_csv(path, sep="\t", index=False)
+    with pytest.raises(TruthError, match="pixels away"):
+        read_section(tmp_path)
+
+
 @pytest.fixture
 def hest(tmp_path):
     """Two sections; arguments replace the metadata."""
@@ -171,6 +190,15 @@ def test_stimage(stimage, technology, spot_um, flat):
     np.testing.assert_array_equal(section.adata.layers["counts"].toarray()[::-1], COUNTS)
     np.testing.assert_allclose(section.adata.obsm["spatial"][::-1], np.stack([X, Y], 1) * PITCH_PX)
     assert section.slide_path.suffix == ".png"
+
+
+def test_a_spot_that_is_counted_twice(stimage):
+    root = stimage("ST")
+    path = next(root.rglob("*_count.csv"))
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines, lines[-1]]))
+    with pytest.raises(TruthError, match="of the counts appear more than once"):
+        read_section(root)
 
 
 def test_stimage_of_bins_needs_a_pixel_size(stimage):

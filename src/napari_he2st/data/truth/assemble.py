@@ -15,6 +15,7 @@ from napari_he2st.core.expression import AS_STORED, LOG1P_CP10K, log1p_cp10k
 from napari_he2st.core.schema import check_expression, provenance
 from napari_he2st.core.types import Lattice, Transform
 from napari_he2st.data.truth.genes import without_version
+from napari_he2st.data.truth.lattice import FARTHEST_PX
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -143,6 +144,7 @@ def join(
     if spots.empty:
         message = "No spot lies in tissue" if what == "spot" else f"There are no {what}s"
         raise TruthError(message, where=where, todo="Check that the position file is complete")
+    check_unique(names, f"{what}s of the counts", where)
     rows = pd.Index(names, dtype=object).get_indexer(spots.index)
     found = rows >= 0
     if not found.any():
@@ -179,12 +181,12 @@ def assemble(
     Raises
     ------
     TruthError
-        A position is not a finite number.
+        A position is not a finite number, or larger than any image.
     """
     from anndata import AnnData
 
     source: NDArray[np.float64] = spots[[X_SOURCE, Y_SOURCE]].to_numpy(dtype=np.float64)
-    lost = np.flatnonzero(~np.isfinite(source).all(axis=1))
+    lost = np.flatnonzero(~(np.abs(source) <= FARTHEST_PX).all(axis=1))  # NaN is not below either
     if len(lost):
         message = f"{len(lost)} spots have no position, such as {spots.index[lost[0]]}"
         raise TruthError(message, where=library, todo="Complete or remove their rows in the position file")

@@ -18,6 +18,9 @@ VISIUM_SPOT_UM = 55.0
 LEGACY_PITCH_UM, LEGACY_SPOT_UM = 200.0, 100.0
 """Spatial Transcriptomics arrays of 1,007 spots (Ståhl et al., Science 353:78, 2016)."""
 
+FARTHEST_PX = 1e9
+"""No image is larger than this; positions beyond it are damaged."""
+
 STAGGERED_UNIT_UM, STAGGERED_PITCH_UM = 100.0, 100.0 * 2**0.5
 """Arrays of about 2,000 spots, every other position of a grid of 100 µm: neighbours lie 141 µm apart."""
 
@@ -59,8 +62,10 @@ def fit_lattice(xy_um: NDArray, xy_px: NDArray) -> LatticeFit | None:
     TruthError
         Pixel positions do not follow the array positions.
     """
+    if len(xy_px) and np.abs(xy_px).max() > FARTHEST_PX:
+        raise TruthError(f"A position is {np.abs(xy_px).max():.3g} pixels away", todo="Check the position file")
     centred_um, centred_px = xy_um - xy_um.mean(axis=0), xy_px - xy_px.mean(axis=0)
-    if len(xy_um) < 3 or np.linalg.matrix_rank(centred_um) < 2:
+    if len(xy_um) < 3 or not np.isfinite(centred_um).all() or np.linalg.matrix_rank(centred_um) < 2:
         return None
     matrix = np.linalg.lstsq(centred_um, centred_px, rcond=None)[0]
     large, small = np.linalg.svd(matrix, compute_uv=False)

@@ -126,7 +126,7 @@ def _key(x: float, y: float) -> str:
 
 def _transformed(names: list[str], path: Path, counts: Path) -> DataFrame:
     """Spots whose pixels follow from their array position by a published 3 × 3 matrix."""
-    at = np.array([_array_position(name) for name in names])
+    at = np.array([_array_position(name) for name in names]).reshape(-1, 2)
     if not np.isfinite(at).all():
         raise TruthError("A row is not named by its array position, as in 12x7", where=counts)
     try:

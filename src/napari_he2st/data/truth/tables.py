@@ -17,7 +17,7 @@ from napari_he2st.core.errors import TruthError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
 MAX_BYTES = 8 * 1024**3
 """Larger tables are refused, also when a small gzip file unpacks to one."""
@@ -298,15 +298,37 @@ def numbers(table: DataFrame, column: str, path: Path) -> NDArray[np.float64]:
     TruthError
         A cell is anything else than a number.
     """
-    import pandas as pd
+    try:
+        return floats(table[column])
+    except ValueError as error:
+        raise TruthError(f"Column {column} holds {error}, which is not a number", where=path) from error
 
-    text = table[column].str.strip()
-    values = pd.to_numeric(text, errors="coerce")
-    wrong = values.isna() & ~text.str.lower().isin(["", "na", "nan"])
-    if wrong.any():
-        message = f"Column {column} holds {text[wrong].iloc[0]!r}, which is not a number"
-        raise TruthError(message, where=path)
-    return values.to_numpy(dtype=np.float64)
+
+def floats(values: Series) -> NDArray[np.float64]:
+    """Numbers or texts as float64; empty and NA cells become NaN.
+
+    ``pandas.to_numeric`` is not asked: numbers of some hundred digits crash it.
+
+    Raises
+    ------
+    ValueError
+        A cell is no number; the message is the cell.
+    """
+    if values.dtype != object and values.dtype.kind in "iufb":
+        return values.to_numpy(dtype=np.float64)
+    return np.fromiter(map(_float, values), dtype=np.float64, count=len(values))
+
+
+def _float(cell: object) -> float:
+    text = str(cell).strip()
+    if text.lower() in ("", "na", "nan", "none", "<na>"):
+        return float("nan")
+    try:
+        if "_" not in text:  # which Python would allow between digits
+            return float(text)
+    except ValueError:
+        pass
+    raise ValueError(repr(text[:40]))
 
 
 def _said(separator: str) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from napari_he2st.core.errors import TruthError
 from napari_he2st.data.truth.assemble import check_counts
 from napari_he2st.data.truth.cells import Cells
+from napari_he2st.data.truth.tables import floats
 from napari_he2st.data.truth.tenx import FeatureMatrix
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ def count_transcripts(
     TruthError
         No transcript lies in a cell, or a position is not a number.
     """
-    import pandas as pd
     from scipy.sparse import csr_matrix
 
     cells: dict[str, int] = {}
@@ -62,7 +62,10 @@ def count_transcripts(
         n_kept += len(rows)
         at = _numbered(rows[columns.cell], cells)
         gene = _numbered(rows[columns.gene], genes)
-        xy = [pd.to_numeric(rows[name], errors="coerce").to_numpy(dtype=np.float64) for name in (columns.x, columns.y)]
+        try:
+            xy = [floats(rows[name]) for name in (columns.x, columns.y)]
+        except ValueError as error:
+            raise TruthError(f"A position is {error}, which is not a number", where=where) from error
         if not all(np.isfinite(values).all() for values in xy):
             raise TruthError("A transcript has no position", where=where)
         sums = np.concatenate([sums, np.zeros((len(cells) - len(sums), 3))])

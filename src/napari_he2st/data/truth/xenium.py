@@ -17,7 +17,7 @@ from napari_he2st.data.truth.alignment import read_matrix_csv
 from napari_he2st.data.truth.cells import Cells, assemble_cells
 from napari_he2st.data.truth.images import images_in, scale_of
 from napari_he2st.data.truth.section import Detection, Section, Source, truth_reader
-from napari_he2st.data.truth.tables import decode, read_bytes, table_chunks
+from napari_he2st.data.truth.tables import decode, numbers, read_bytes, table_chunks
 from napari_he2st.data.truth.tenx import FeatureMatrix, mex_parts, read_feature_matrix
 from napari_he2st.data.truth.transcripts import Columns, count_transcripts
 
@@ -129,8 +129,8 @@ def _read_cells(folder: Path, source: Source) -> tuple[FeatureMatrix, Cells, Pat
     matrix, table = _matrix(folder), _table(folder, _CELLS)
     if matrix is not None and table is not None:
         rows = pd.concat(table_chunks(table, ["cell_id", "x_centroid", "y_centroid"], optional=[_AREA]))
-        xy = rows[["x_centroid", "y_centroid"]].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
-        area = pd.to_numeric(rows[_AREA], errors="coerce").to_numpy() if _AREA in rows else None
+        xy = np.stack([numbers(rows, column, table) for column in ("x_centroid", "y_centroid")], axis=1)
+        area = numbers(rows, _AREA, table) if _AREA in rows else None
         return (
             read_feature_matrix(matrix, genes=source.genes),
             Cells(list(rows["cell_id"].astype(str)), xy, area),
@@ -145,6 +145,6 @@ def _read_cells(folder: Path, source: Source) -> tuple[FeatureMatrix, Cells, Pat
     def good(rows: pd.DataFrame) -> pd.Series:
         in_cell = ~rows["cell_id"].astype(str).isin(["-1", "UNASSIGNED", "", "nan"])
         gene = ~rows["feature_name"].astype(str).str.match(_CONTROLS)
-        return in_cell & gene & (rows["qv"] >= _QUALITY if "qv" in rows else True)
+        return in_cell & gene & (numbers(rows, "qv", transcripts) >= _QUALITY if "qv" in rows else True)
 
     return *count_transcripts(chunks, columns, good, transcripts), transcripts
