@@ -36,6 +36,8 @@ RECIPES = {
     "bpgt": {"epochs": 12, "schedule": None},
 }
 """What departs from lr 1e-3 and 30 epochs."""
+QUICK = ("fgfr3mut", "pathorich")
+"""Systems that learn in seconds; the others are for the slow step."""
 LOOKS = {"bpgt", "gigapath", "receptor-mil", "screen-them-all", "pathorich", "sequoia"}
 """Systems whose map need not be highest where the label is: it says what was looked at, or windows of tiles."""
 
@@ -101,7 +103,9 @@ def _train(slug: str, cohort: Path, **kwargs: object) -> Bundle:
     return train_slides(slug, table, labels, **options)
 
 
-@pytest.mark.parametrize("slug", SYSTEMS)
+@pytest.mark.parametrize(
+    "slug", [slug if slug in QUICK else pytest.param(slug, marks=pytest.mark.slow) for slug in SYSTEMS]
+)
 def test_the_label_is_learned_and_found(slug: str, cohort: Path, tmp_path: Path) -> None:
     bundle = _train(slug, cohort)
     (scores,) = bundle.manifest.scores.values()
