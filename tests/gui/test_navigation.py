@@ -34,12 +34,12 @@ def press(viewer, key: str) -> None:
 def test_keys_show_the_slide_as_a_microscope_does(viewer, layers, number, power) -> None:
     press(viewer, f"Alt+{number}")
     assert layers.navigator.magnification == pytest.approx(power)
-    assert 1 / viewer.camera.zoom == pytest.approx(10 / power)  # µm per screen pixel
+    assert 1 / viewer.scene.camera.zoom == pytest.approx(10 / power)  # µm per screen pixel
 
 
 def test_going_to_a_place(viewer, layers) -> None:
     layers.navigator.go_to(120, 230)
-    assert viewer.camera.center[-2:] == (120, 230)
+    assert viewer.scene.camera.center[-2:] == (120, 230)
 
 
 def test_a_turn_keeps_place_and_scale(viewer, layers) -> None:
@@ -47,10 +47,10 @@ def test_a_turn_keeps_place_and_scale(viewer, layers) -> None:
     layers.navigator.go_to(120, 230)
     layers.navigator.turn()
     assert layers.navigator.magnification == pytest.approx(20)
-    assert viewer.camera.center[-2:] == (230, 120)  # the axes have changed places
+    assert viewer.scene.camera.center[-2:] == (230, 120)  # the axes have changed places
     layers.navigator.go_to(50, 60)
     layers.navigator.turn()
-    assert viewer.camera.center[-2:] == (50, 60)
+    assert viewer.scene.camera.center[-2:] == (50, 60)
 
 
 def test_the_chosen_slide_is_the_one_on_screen(viewer, layers) -> None:
@@ -69,7 +69,7 @@ def test_four_quarter_turns_are_none(viewer, layers) -> None:
     for _ in range(4):
         press(viewer, "Alt+R")
         orders.append(tuple(viewer.dims.order))
-        pointing.append(tuple(str(v.value if hasattr(v, "value") else v) for v in viewer.camera.orientation2d))
+        pointing.append(tuple(str(v.value if hasattr(v, "value") else v) for v in viewer.scene.camera.orientation2d))
     assert orders == [(1, 0), (0, 1), (1, 0), (0, 1)]
     assert pointing == [("down", "left"), ("up", "left"), ("up", "right"), ("down", "right")]
 

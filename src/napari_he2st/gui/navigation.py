@@ -64,7 +64,7 @@ class Navigator:
         if viewer is None:
             message = "the viewer is closed"
             raise RuntimeError(message)
-        return viewer.camera
+        return viewer.scene.camera
 
     @property
     def magnification(self) -> float:
@@ -93,12 +93,12 @@ class Navigator:
         viewer = self._viewer()
         if viewer is None:
             return
-        place, zoom = self._place, viewer.camera.zoom
+        place, zoom = self._place, viewer.scene.camera.zoom
         self.quarter_turns = (self.quarter_turns + 1) % 4
         swapped, orientation = _TURNS[self.quarter_turns]
         order = list(viewer.dims.order)
         order[-2:] = sorted(order[-2:], reverse=swapped)
         viewer.dims.order = tuple(order)
-        viewer.camera.orientation2d = orientation
-        viewer.camera.zoom = zoom  # napari fits the view when axes change places
+        viewer.scene.camera.orientation2d = orientation
+        viewer.scene.camera.zoom = zoom  # napari fits the view when axes change places
         self.go_to(*place)

@@ -84,7 +84,7 @@ class Ruler:
             shape_type="line",
             name=f"Ruler: {length_text(length)}",
             edge_color="black",
-            edge_width=2 / viewer.camera.zoom,
+            edge_width=2 / viewer.scene.camera.zoom,
             text={"string": [length_text(length)], "color": "black", "size": 14, "translation": [0, 0]},
             units=UNITS,
         )

@@ -39,7 +39,7 @@ class ViewPanel(Overview):
         self.turn.connect(navigator.turn)
         self.measure.connect(self._measure)
         self.map.clicked.connect(self._go)
-        events = dock.viewer.camera.events
+        events = dock.viewer.scene.camera.events
         for event in (events.zoom, events.center):
             event.connect(self._moved)
         # A slot of the destroyed widget itself would not be called any more.

@@ -63,7 +63,7 @@ def test_the_view_is_predicted_and_panning_brings_the_next(dock, qtbot, views):
     assert np.isfinite(layer.data).sum() == known(dock).sum()
 
     views.now = Region.box(500, 250, 200, 150)
-    dock.viewer.camera.center = (0, 200, 300)
+    dock.viewer.scene.camera.center = (0, 200, 300)
     right = (xy >= [500, 250]).all(axis=1) & (xy < [700, 400]).all(axis=1)
     qtbot.waitUntil(lambda: known(dock)[right].all(), timeout=WAIT_MS)
     assert len(views) == 2
@@ -91,7 +91,7 @@ def test_switching_off_stops_and_on_again_goes_on_in_the_same_map(dock, qtbot, v
     name = dock.session.result
     dock.live.toggle.setChecked(False)
     qtbot.waitUntil(lambda: not dock.live.watching, timeout=WAIT_MS)
-    dock.viewer.camera.zoom *= 2
+    dock.viewer.scene.camera.zoom *= 2
     qtbot.wait(400)
     assert len(views) == 1, "nothing follows while it is off"
     dock.live.toggle.setChecked(True)

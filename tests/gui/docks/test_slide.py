@@ -107,7 +107,7 @@ def test_the_overview_follows_the_view(dock, qtbot, slide_file):
     dock.view.powers[40].click()
     qtbot.waitUntil(lambda: dock.view.readout.text().startswith("40×"), timeout=WAIT_MS)
     dock.view.map.clicked.emit(0.25, 0.75)
-    assert dock.viewer.camera.center[-2:] == pytest.approx((300, 125))
+    assert dock.viewer.scene.camera.center[-2:] == pytest.approx((300, 125))
 
 
 def test_several_slides_are_listed_with_thumbnails(dock, qtbot, tmp_path):
