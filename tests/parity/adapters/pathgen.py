@@ -47,7 +47,7 @@ def _sampling(case: dict, model: PathGen, x: dict) -> dict:
         "alphas_cumprod": schedule.alpha_bar,
         "betas_cosine": Schedule.cosine(case["config"]["T"]).betas,
         "betas_1000": Schedule.linear(1000).betas[[0, 1, 500, 999]],
-        "sample": model.sample(x["x_path"], x["x_T"][None], x["step_noise"][:, None], schedule)[0],
+        "sample": model.sample(x["x_path"], torch.cat([x["x_T"][None], x["step_noise"]])[:, None], schedule)[0],
         "q_sample": noisy[0],
         "loss": loss / parts,
     }

@@ -44,10 +44,8 @@ def _sampling(case: dict, model: StDiff, x: dict) -> dict:
     known[:, config["masked_genes"]] = False
     condition = as_condition(counts, known)
     batches = torch.arange(len(counts)).split(config["batch_size"])
-    sampled = [
-        model.sample(condition[rows], known[rows], x["x_T"][rows], x["step_noise"][:, rows], schedule)
-        for rows in batches
-    ]
+    drawn = torch.cat([x["x_T"][None], x["step_noise"]])
+    sampled = [model.sample(condition[rows], known[rows], drawn[:, rows], schedule) for rows in batches]
     places = [0, 1, 750, 1498, 1499]
     times = [int(t) for t in re.search(r"t=\[([\d,]+)\]", case["outputs_meaning"]["add_noise"])[1].split(",")]
     return {

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from napari_he2st.core.errors import ModelError
 from napari_he2st.core.noise import Noise
 from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Spots
-from napari_he2st.zoo.blocks.diffusion import Schedule, ancestral, ddim, numbers, spaced_steps
+from napari_he2st.zoo.blocks.diffusion import Schedule, ancestral, numbers, spaced_steps
 from napari_he2st.zoo.blocks.draws import normal
 from napari_he2st.zoo.inputs import NeighbourFeatures
 
@@ -163,59 +163,36 @@ class PathGen(Predictor):
         predicted = self(patches, x, numbers(self.schedule, step), absent)
         return self.noise_loss(predicted, noise, clean.isfinite())
 
-    def sample(
-        self,
-        patches: Tensor,
-        start: Tensor,
-        steps: Tensor | None,
-        schedule: Schedule,
-        absent: Tensor | None = None,
-    ) -> Tensor:
+    def sample(self, patches: Tensor, drawn: Tensor, schedule: Schedule, absent: Tensor | None = None) -> Tensor:
         """Clean expression, (bags, genes).
 
         Parameters
         ----------
         patches, absent
             As in :meth:`forward`.
-        start
-            Noise to begin with.
-        steps
-            Noise of the steps, (steps − 1, bags, genes), for ancestral sampling; None for DDIM.
+        drawn
+            Noise to begin with and that of the steps, (steps, bags, genes).
         schedule
             Steps to go through.
         """
 
-        def network(x: Tensor, time: Tensor) -> Tensor:
-            return self(patches, x, time, absent)
-
         def moments(x: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-            clean = schedule.clean(x, step, network(x, numbers(schedule, step)))
-            if not self.faithful:
-                clean = clean.clamp(*_BOUNDS)
-            mean = schedule.posterior_mean(clean, x, step)
+            clean = schedule.clean(x, step, self(patches, x, numbers(schedule, step), absent))
             variance = schedule.at(schedule.variance, step, x)
-            return (mean.clamp(min=0), variance) if self.faithful else (mean, variance.sqrt())
+            if self.faithful:
+                return schedule.posterior_mean(clean, x, step).clamp(min=0), variance
+            return schedule.posterior_mean(clean.clamp(*_BOUNDS), x, step), variance.sqrt()
 
-        if steps is None:
-            return ddim(schedule, network, start, bounds=None if self.faithful else _BOUNDS)
-        if self.faithful:
-            return ancestral(schedule, moments, start, steps, lambda x: x.clamp(min=0))
-        return ancestral(schedule, moments, start, steps)
+        def positive(x: Tensor) -> Tensor:
+            return x.clamp(min=0) if self.faithful else x
 
-    def predict(
-        self,
-        *,
-        patches: Tensor,
-        absent: Tensor,
-        noise: Noise | None = None,
-        steps: int = 25,
-        sampler: Literal["ddim", "ancestral"] = "ddim",
-    ) -> Tensor:
+        return ancestral(schedule, moments, drawn[0], drawn[1:], positive)
+
+    def predict(self, *, patches: Tensor, absent: Tensor, noise: Noise | None = None, steps: int = 25) -> Tensor:
         """One draw of the expression in the scale of the target, float32 (n, genes), in ``steps`` steps."""
         schedule = self.schedule.respaced(spaced_steps(len(self.schedule), steps))
-        n_drawn = steps if sampler == "ancestral" else 1
-        drawn = normal(noise, absent, n_drawn, sum(self.group_sizes)).transpose(0, 1)
-        return self.sample(patches, drawn[0], drawn[1:] if sampler == "ancestral" else None, schedule, absent)
+        drawn = normal(noise, absent, steps, sum(self.group_sizes)).transpose(0, 1)
+        return self.sample(patches, drawn, schedule, absent)
 
 
 def _groups(n_genes: int, sizes: Sequence[int] | None) -> list[int]:

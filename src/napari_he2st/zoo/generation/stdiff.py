@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from napari_he2st.core.noise import Noise
 from napari_he2st.zoo import inputs as kinds
 from napari_he2st.zoo.base import Expression, Predictor, Recipe, Slide
 from napari_he2st.zoo.blocks.adaln import AdaLNBlock, AdaLNOutput, TimeEmbedding
-from napari_he2st.zoo.blocks.diffusion import Schedule, ancestral, ddim, numbers, spaced_steps
+from napari_he2st.zoo.blocks.diffusion import Schedule, ancestral, numbers, spaced_steps
 from napari_he2st.zoo.blocks.draws import normal
 
 _BATCH = 512
@@ -42,8 +41,8 @@ class StDiff(Predictor):
     -----
     It sees no image. The original hides the same genes throughout, those of a fold, and can impute no others; here
     they are drawn anew in each step. It trains on single cells, each a second time with ten counts added to every
-    gene; here on measured sections. Prediction takes 50 steps of DDIM; the published sampler
-    (``sampler="ancestral"``, ``steps=1500``) goes through all.
+    gene; here on measured sections. Prediction goes through 25 of the 1,500 steps; the
+    published one through all (``steps=1500``).
     """
 
     unit = Slide()
@@ -110,19 +109,15 @@ class StDiff(Predictor):
         error = (noise - self(x, numbers(self.schedule, step), condition)).square()
         return torch.where(~known & targets["expression"].isfinite(), error, torch.zeros_like(error)).mean()
 
-    def sample(
-        self, condition: Tensor, known: Tensor, start: Tensor, steps: Tensor | None, schedule: Schedule
-    ) -> Tensor:
+    def sample(self, condition: Tensor, known: Tensor, drawn: Tensor, schedule: Schedule) -> Tensor:
         """Clean expression from −1 to 1, (spots, genes); known genes are set back after every step.
 
         Parameters
         ----------
         condition, known
             As in :meth:`forward`, and which genes are known.
-        start
-            Noise to begin with.
-        steps
-            Noise of the steps, (steps − 1, spots, genes), for ancestral sampling; None for DDIM.
+        drawn
+            Noise to begin with and that of the steps, (steps, spots, genes).
         schedule
             Steps to go through.
         """
@@ -130,37 +125,22 @@ class StDiff(Predictor):
         def keep(x: Tensor) -> Tensor:
             return torch.where(known, condition, x)
 
-        def network(x: Tensor, time: Tensor) -> Tensor:
-            return self(x, time, condition)
-
         def moments(x: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-            clean = schedule.clean(x, step, network(x, numbers(schedule, step))).clamp(-1, 1)
+            clean = schedule.clean(x, step, self(x, numbers(schedule, step), condition)).clamp(-1, 1)
             variance = schedule.at(schedule.variance, step, x).clamp(min=_LEAST_VARIANCE)
             return schedule.posterior_mean(clean, x, step), variance.sqrt()
 
-        if steps is None:
-            return ddim(schedule, network, keep(start), bounds=(-1.0, 1.0), project=keep)
-        return ancestral(schedule, moments, keep(start), steps, keep)
+        return ancestral(schedule, moments, keep(drawn[0]), drawn[1:], keep)
 
-    def predict(
-        self,
-        *,
-        measured: Tensor,
-        noise: Noise | None = None,
-        steps: int = 50,
-        sampler: Literal["ddim", "ancestral"] = "ddim",
-    ) -> Tensor:
+    def predict(self, *, measured: Tensor, noise: Noise | None = None, steps: int = 25) -> Tensor:
         """One draw of the expression, each spot's highest being 1, float32 (spots, genes), in ``steps`` steps."""
         known = measured.isfinite()
         condition = as_condition(measured, known)
         schedule = self.schedule.respaced(spaced_steps(len(self.schedule), steps))
-        drawn = normal(noise, measured, steps if sampler == "ancestral" else 1, measured.shape[1]).transpose(0, 1)
+        drawn = normal(noise, measured, steps, measured.shape[1]).transpose(0, 1)
         size = _BATCH if self.faithful else len(measured)
         parts = [slice(first, first + size) for first in range(0, len(measured), size)]
-        sampled = [
-            self.sample(condition[p], known[p], drawn[0, p], drawn[1:, p] if sampler == "ancestral" else None, schedule)
-            for p in parts
-        ]
+        sampled = [self.sample(condition[p], known[p], drawn[:, p], schedule) for p in parts]
         return (torch.cat(sampled) + 1) / 2
 
 
