@@ -38,6 +38,7 @@ RECIPES = {
 """What departs from lr 1e-3 and 30 epochs."""
 QUICK = ("fgfr3mut", "pathorich")
 """Systems that learn in seconds; the others are for the slow step."""
+CASES = [slug if slug in QUICK else pytest.param(slug, marks=pytest.mark.slow) for slug in SYSTEMS]
 LOOKS = {"bpgt", "gigapath", "receptor-mil", "screen-them-all", "pathorich", "sequoia"}
 """Systems whose map need not be highest where the label is: it says what was looked at, or windows of tiles."""
 
@@ -128,8 +129,8 @@ def test_the_label_is_learned_and_found(slug: str, cohort: Path, tmp_path: Path)
     inside = (abs(tile - (column + PATCH / 2, row + PATCH / 2)) < PATCH / 2).all(axis=1)
     assert inside.sum() == PATCH**2
     if slug not in LOOKS:
-        shown = adata.X[:, -1]
-        assert np.nanmean(shown[inside]) > np.nanmean(shown[~inside])
+        shown = np.nan_to_num(adata.X[:, -1], nan=adata.X[:, -1].min(initial=-1e3, where=np.isfinite(adata.X[:, -1])))
+        assert shown[inside].mean() > shown[~inside].mean()  # tiles that are not looked at count least
 
 
 def test_the_same_seed_gives_the_same(cohort: Path) -> None:
