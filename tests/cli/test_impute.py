@@ -41,6 +41,7 @@ def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Bundle([model], manifest).save(tmp_path_factory.mktemp("volume") / "bundle")
 
 
+@pytest.mark.slow
 def test_a_section_beside_another(he2st, sample: str, volume: Path, tmp_path: Path) -> None:
     transform = tmp_path / "same.json"
     transform.write_text(json.dumps(np.eye(3).tolist()), encoding="utf-8")

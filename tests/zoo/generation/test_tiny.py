@@ -61,7 +61,8 @@ class _OneBatch:
 
 
 def fit(model: Predictor, target: torch.Tensor, epochs: int) -> list[dict[str, float]]:
-    recipe = replace(model.recipe, optimizer="adam", lr=2e-3, epochs=epochs, schedule=None)
+    lr = 2e-4 if isinstance(model, system("stdiff")) else 2e-3
+    recipe = replace(model.recipe, optimizer="adam", lr=lr, epochs=epochs, schedule=None)
     batches = _OneBatch(model, target)
     records = list(model.fit(batches, recipe))
     model.finish(batches)
