@@ -30,7 +30,7 @@ def press(viewer, key: str) -> None:
     bound[key](viewer)
 
 
-@pytest.mark.parametrize(("number", "power"), enumerate(POWERS, start=1))
+@pytest.mark.parametrize(("number", "power"), list(enumerate(POWERS, start=1)))
 def test_keys_show_the_slide_as_a_microscope_does(viewer, layers, number, power) -> None:
     press(viewer, f"Alt+{number}")
     assert layers.navigator.magnification == pytest.approx(power)

