@@ -53,6 +53,15 @@ def test_xenium_from_transcripts_leaves_out_the_bad_ones(tmp_path):
     assert any(line.startswith("4 of ") for line in section.found)
 
 
+def test_damaged_notes_of_pandas_in_a_parquet_file_do_not_matter(tmp_path):
+    folder = mini.xenium(tmp_path / "xenium", matrix="transcripts", aligned=False)
+    (folder / "cells.parquet").unlink()
+    expected = read_section(folder).adata
+    path = folder / "transcripts.parquet"
+    path.write_bytes(path.read_bytes().replace(b'"index_columns"', b'"\x01ndex_columns"'))
+    np.testing.assert_array_equal(read_section(folder).adata.X.toarray(), expected.X.toarray())
+
+
 def test_xenium_needs_a_pixel_size(tmp_path):
     folder = mini.xenium(tmp_path / "xenium", aligned=False)
     (folder / "experiment.xenium").unlink()

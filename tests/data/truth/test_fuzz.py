@@ -29,6 +29,6 @@ def test_a_few_damaged_sections(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_many_damaged_sections(tmp_path):
-    report = _fuzz(tmp_path, 6000)
+    report = _fuzz(tmp_path, 4000)
     said = f"{report['total']} damaged sections of {len(LAYOUTS)} layouts within {MEMORY_GIB} GiB: {report}"
     print(said)  # noqa: T201 - figures for the record

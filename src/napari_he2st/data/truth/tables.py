@@ -122,11 +122,11 @@ def _parquet_chunks(path: Path, columns: Sequence[str], optional: Sequence[str])
         file = pq.ParquetFile(path)
         wanted = _wanted(file.schema_arrow.names, columns, optional, path)
         for batch in file.iter_batches(_CHUNK_ROWS, columns=wanted):
-            frame = batch.to_pandas()
+            frame = batch.to_pandas(ignore_metadata=True)
             for name in frame.select_dtypes("object"):
                 frame[name] = [item.decode() if isinstance(item, bytes) else item for item in frame[name]]
             yield frame
-    except (OSError, ArrowException) as error:
+    except (OSError, ValueError, ArrowException) as error:
         raise TruthError(f"The table is damaged ({error})", where=path) from error
 
 
