@@ -104,6 +104,19 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
         read_store(tmp_path)
 
 
+@pytest.mark.parametrize("left", [[], ["grid.npz"], ["grid.npz", "expression"], [".grid.0123abcd.npz"]])
+def test_a_store_whose_making_was_killed_is_made_anew(tmp_path: Path, left: list[str]) -> None:
+    grid, rows, folder = make_grid(20), np.arange(20, dtype=np.intp), tmp_path / "s"
+    (folder / "journal").mkdir(parents=True)
+    (folder / "lock").touch()
+    for name in left:
+        (folder / name).write_bytes(b"half") if "." in name else (folder / name).mkdir()
+    with Store.open_run(folder, grid, GENES, rows, {"batch_size": 20}) as store:
+        store.write(make_chunk(rows))
+    assert np.isfinite(read_store(folder)[2]).all()
+    assert not list(folder.glob(".*.npz"))
+
+
 def test_a_second_process_is_refused_until_the_first_dies(tmp_path: Path) -> None:
     code = textwrap.dedent(
         """

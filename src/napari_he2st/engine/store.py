@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import struct
 import zlib
@@ -40,6 +41,8 @@ _CHUNK_GENES = 8
 _MAGIC = b"h2sj"
 _HEADER = struct.Struct("<4sIII")  # magic, rows, whether std follows the mean, crc32 of the body
 _MANIFEST = "he2st-store.json"
+_BEGUN = re.compile(r"journal|lock|grid\.npz|expression|\.(grid|he2st-store)\.[0-9a-f]{8}\.(npz|json)")
+"""What there may be before a manifest is written; aside files among it."""
 
 Block = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 
@@ -104,7 +107,7 @@ class Store:
         """
         path = Path(folder)
         manifest = {**plan, "genes": genes, "spots": len(grid), "run_sha256": _run_hash(grid, rows), "sealed": []}
-        if path.exists() and any(path.iterdir()) and not (path / _MANIFEST).exists():
+        if path.exists() and _holds_something_else(path):
             raise StoreError("The folder is not empty and holds no store", where=path, todo="Choose another folder")
         (path / "journal").mkdir(parents=True, exist_ok=True)
         lock = _lock(path / "lock")
@@ -296,7 +299,17 @@ def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
         aside.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
+def _holds_something_else(folder: Path) -> bool:
+    """Whether a folder is neither empty nor a store, nor one that a process left before its manifest was written."""
+    names = {path.name for path in folder.iterdir()}
+    begun = "journal" in names and not any((folder / "journal").iterdir())
+    return _MANIFEST not in names and bool(names) and not (begun and all(map(_BEGUN.fullmatch, names)))
+
+
 def _create(folder: Path, grid: Grid, manifest: dict[str, Any]) -> None:
+    shutil.rmtree(folder / "expression", ignore_errors=True)  # half made, if it is there
+    for aside in folder.glob(".*.????????.*"):
+        aside.unlink()
     arrays = {"xy": grid.xy, "index": grid.index, "in_tissue": grid.in_tissue}
     if grid.names is not None:
         arrays["names"] = np.asarray(grid.names, dtype=str)
