@@ -115,6 +115,7 @@ def table_chunks(path: Path, columns: Sequence[str], *, optional: Sequence[str] 
 
 
 def _parquet_chunks(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Iterator[DataFrame]:
+    import pandas as pd
     import pyarrow.parquet as pq
     from pyarrow import ArrowException
 
@@ -122,7 +123,8 @@ def _parquet_chunks(path: Path, columns: Sequence[str], optional: Sequence[str])
         file = pq.ParquetFile(path)
         wanted = _wanted(file.schema_arrow.names, columns, optional, path)
         for batch in file.iter_batches(_CHUNK_ROWS, columns=wanted):
-            frame = batch.to_pandas(ignore_metadata=True)
+            # Column by column: a whole batch would parse pandas' own notes in the file, which may be damaged.
+            frame = pd.DataFrame({name: batch.column(name).to_pandas() for name in wanted})
             for name in frame.select_dtypes("object"):
                 frame[name] = [item.decode() if isinstance(item, bytes) else item for item in frame[name]]
             yield frame
