@@ -14,7 +14,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub is first imported; tests
 def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what a test caches or remembers out of the user's folders."""
     monkeypatch.setenv("HE2ST_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.setenv("HE2ST_CONFIG", str(tmp_path_factory.getbasetemp() / "config"))
+    monkeypatch.setenv("HE2ST_CONFIG", str(tmp_path_factory.mktemp("config")))
 
 
 @pytest.fixture(scope="session")
