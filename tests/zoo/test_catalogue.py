@@ -36,7 +36,8 @@ def _arguments(cls: type[System], card: Card, variant: str) -> dict[str, Any]:
 def test_every_module_has_its_card_and_every_card_its_module() -> None:
     for task in TASKS:
         modules = {path.stem for path in (ZOO / task).glob("*.py")} - {"__init__"}
-        assert modules == {path.stem for path in (ZOO / task).glob("*.toml")}
+        absent = {card.module.rsplit(".", 1)[-1] for card in CARDS.values() if card.status == "unavailable"}
+        assert modules == {path.stem for path in (ZOO / task).glob("*.toml")} - absent
 
 
 @pytest.mark.parametrize("card", USABLE, ids=lambda card: card.slug)
@@ -63,7 +64,7 @@ def test_the_independence_contract_lists_exactly_the_systems() -> None:
     project = tomllib.loads((ZOO.parents[2] / "pyproject.toml").read_text())
     contracts = project["tool"]["importlinter"]["contracts"]
     (contract,) = [c for c in contracts if c["type"] == "independence"]
-    assert sorted(contract["modules"]) == sorted(card.module for card in CARDS.values())
+    assert sorted(contract["modules"]) == sorted(card.module for card in USABLE)
 
 
 def test_listing_loads_nothing_heavy() -> None:
