@@ -10,11 +10,10 @@ from PIL import Image
 
 from napari_he2st.core import keys
 from napari_he2st.core.errors import ModelError, TruthError
-from napari_he2st.core.schema import check_expression
+from napari_he2st.core.schema import check_expression, slide_result
 from napari_he2st.data.slides import Slide
 from napari_he2st.engine import slide_level
 from napari_he2st.engine.predict import predict, predict_slide
-from napari_he2st.engine.slide_level import slide_result
 from napari_he2st.engine.train_slides import read_table, train_slides
 from napari_he2st.zoo.bundle import Bundle
 from napari_he2st.zoo.catalogue import cards
@@ -137,6 +136,14 @@ def test_the_same_seed_gives_the_same(cohort: Path) -> None:
     first, second = (_train("clam", cohort, folds=0, recipe={"epochs": 2}) for _ in range(2))
     assert first.manifest.history == second.manifest.history
     assert first.manifest.scores == {}
+
+
+def test_what_a_whole_slide_cannot_heed_is_refused(cohort: Path) -> None:
+    bundle = _train("clam", cohort, folds=0, recipe={"epochs": 1})
+    with Slide.open(cohort / "s0.png", mpp=1.0) as slide:
+        for given in ({"genes": ["yes"]}, {"pitch_um": 20.0}, {"store": cohort / "store"}):
+            with pytest.raises(ModelError, match=f"one result for the whole slide, whatever {next(iter(given))} say"):
+                predict_slide(bundle, slide, **given)
 
 
 def test_a_slide_has_no_chunks(cohort: Path) -> None:

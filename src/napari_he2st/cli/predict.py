@@ -31,11 +31,16 @@ from napari_he2st.core import keys
 from napari_he2st.core.progress import Cancelled
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+
     from napari_he2st.core.types import Grid
     from napari_he2st.data.slides import Slide
     from napari_he2st.data.truth import Section
 
 app = typer.Typer()
+
+_SHOWN = 8
+"""Results of a whole slide that are said."""
 
 
 @app.command(
@@ -104,6 +109,7 @@ def predict(
     from napari_he2st.data.export import export
     from napari_he2st.engine.estimate import estimate
     from napari_he2st.engine.predict import predict_slide, tissue_grid
+    from napari_he2st.engine.slide_level import sees_bag
 
     area, options = read_box(region), read_pairs(option)
     panel = None if genes is None else read_genes(genes).symbols
@@ -123,6 +129,27 @@ def predict(
         with open_slide(slide, mpp=mpp) as image, console.Bar() as bar:
             given = read_given(image, nuclei=nuclei, cells=cells, measured=measured)
             bundle = load_or_fit(model, image, given, measured, seed=seed, device=device)
+            if sees_bag(bundle.members[0]):
+                if plan:
+                    message = "--plan is for predictors of spots; this one gives one result for the slide"
+                    raise typer.BadParameter(message)
+                adata = predict_slide(
+                    bundle,
+                    image,
+                    grid=None if section is None else _spots_of(section, image),
+                    pitch_um=pitch,
+                    region=area,
+                    genes=panel,
+                    store=store,
+                    device=device,
+                    seed=seed,
+                    n_samples=samples,
+                    stain=stain,
+                    control=bar,
+                )
+                export(adata, "h5ad", output, force=force, slide=image)
+                _say(output, adata)
+                return
             grid = tissue_grid(bundle, image, pitch, given) if section is None else _spots_of(section, image)
             if plan:
                 where: dict[str, Any] = {"region": area, "device": device, "genes": panel}
@@ -149,10 +176,22 @@ def predict(
         raise typer.Exit(130) from None
     if store is None:
         shutil.rmtree(kept)
+    _say(output, adata)
+
+
+def _say(output: Path, adata: AnnData) -> None:
+    """What was predicted, and what could not be read."""
+    from napari_he2st.core.schema import slide_result
+
     unreadable = adata.uns[keys.UNS]["unreadable_spots"]
     if unreadable:
         console.warn(f"{unreadable:,} of {adata.n_obs:,} spots could not be read; they are unknown in the result.")
-    console.note(f"{output}: {adata.n_obs} spots × {adata.n_vars} genes. {keys.RESEARCH_USE}")
+    whole = sorted(slide_result(adata).items(), key=lambda entry: -entry[1])
+    if whole:
+        shown = ", ".join(f"{name} {value:.3g}" for name, value in whole[:_SHOWN])
+        console.note(f"The slide: {shown}{' …' if len(whole) > _SHOWN else ''}")
+    what = "tiles with what this rests on" if whole else f"spots × {adata.n_vars} genes"
+    console.note(f"{output}: {adata.n_obs} {what}. {keys.RESEARCH_USE}")
 
 
 def _spots_of(section: Section, slide: Slide) -> Grid:

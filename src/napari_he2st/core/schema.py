@@ -15,7 +15,8 @@ Keys of ``uns["he2st"]`` that are always there: ``kind`` (``"measured"`` or ``"p
 (micrometres per level-0 pixel), ``scale`` (expression scale, such as ``"log1p_cp10k"``), ``pitch_um``,
 ``spot_um``, ``lattice``, ``library``, ``version``, ``date``, ``note``. Predictions add ``bundle``,
 ``bundle_sha256``, ``slide_fingerprint``, ``mpp_source``, ``colours`` (what was done to the slide's colours, such as
-``icc-… + macenko``), ``tile_px``, ``tile_mpp``, ``seed``, ``device``.
+``icc-… + macenko``), ``tile_px``, ``tile_mpp``, ``seed``, ``device``; those of a whole slide ``slide_names`` and
+``slide_values``, see :func:`slide_result`.
 """
 
 from __future__ import annotations
@@ -99,6 +100,13 @@ def facts_of(adata: Any) -> dict[str, Any]:
             "There is no provenance in the data", where=f"uns[{keys.UNS!r}]", todo="Read it with read_truth"
         )
     return dict(adata.uns[keys.UNS])
+
+
+def slide_result(adata: Any) -> dict[str, float]:
+    """What a prediction says of its slide as a whole, by name: class probabilities, or expression; empty without."""
+    facts = facts_of(adata)
+    names, values = facts.get("slide_names", ()), facts.get("slide_values", ())
+    return {str(name): float(value) for name, value in zip(names, values, strict=True)}
 
 
 def grid_of(adata: Any) -> Grid:

@@ -183,6 +183,11 @@ def predict_slide(
     """
     bundle = load(bundle) if isinstance(bundle, str | Path) else bundle
     if sees_bag(bundle.members[0]):
+        limits = {"grid": grid, "pitch_um": pitch_um, "genes": genes, "region": region, "store": run.pop("store", None)}
+        named = [name for name, value in limits.items() if value is not None]
+        if named:
+            message = f"This predictor gives one result for the whole slide, whatever {' and '.join(named)} say"
+            raise ModelError(message, where=bundle.id, todo="Leave them out")
         wanted = {name: run[name] for name in ("n_samples", "control") if name in run}
         return predict_bag(bundle, slide, device=device, seed=seed, stain=stain, **wanted)
     grid = tissue_grid(bundle, slide, pitch_um, given) if grid is None else grid

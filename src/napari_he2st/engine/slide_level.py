@@ -15,7 +15,6 @@ from napari_he2st.core import keys
 from napari_he2st.core.errors import ModelError
 from napari_he2st.core.noise import Noise
 from napari_he2st.core.progress import Control
-from napari_he2st.core.schema import facts_of
 from napari_he2st.data.slides.grid import square_grid
 from napari_he2st.data.slides.stain import normalised
 from napari_he2st.data.slides.tissue import tissue_mask
@@ -61,7 +60,7 @@ def predict_bag(
     AnnData
         The tiles that were looked at, with what the result rests on in ``X``: attention or the score of a tile,
         or its own expression. The slide's result is in ``uns["he2st"]["slide_names"]`` and
-        ``["slide_values"]``; see :func:`slide_result`.
+        ``["slide_values"]``; see :func:`~napari_he2st.core.schema.slide_result`.
 
     Raises
     ------
@@ -107,14 +106,8 @@ def predict_bag(
     facts["slide_values"] = stacked.mean(dim=0).numpy()
     if len(stacked) > 1:
         facts["slide_std"] = stacked.std(dim=0).numpy()
+    facts["unreadable_spots"] = len(grid) - len(rows)
     return adata
-
-
-def slide_result(adata: AnnData) -> dict[str, float]:
-    """The result for the whole slide, by name: probabilities of classes, or expression of genes; empty without one."""
-    facts = facts_of(adata)
-    names, values = facts.get("slide_names", ()), facts.get("slide_values", ())
-    return {str(name): float(value) for name, value in zip(names, values, strict=True)}
 
 
 def sees_bag(model: Predictor) -> bool:

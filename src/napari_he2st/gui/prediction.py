@@ -185,14 +185,6 @@ def whole_slide(bundle: Bundle, slide: Slide, device: str, *, control: Control) 
     return predict_bag(bundle, slide, device=device, control=control)
 
 
-def slide_values(adata: AnnData) -> dict[str, float]:
-    """What a result says of its slide as a whole; empty for one that has values of spots alone."""
-    from napari_he2st.core.schema import facts_of
-
-    facts = facts_of(adata)
-    return dict(zip(map(str, facts.get("slide_names", ())), map(float, facts.get("slide_values", ())), strict=True))
-
-
 def store_folder(bundle: Bundle, slide: Slide, pitch_um: float, stain: str | None = None) -> Path:
     """Where a whole-slide run of these is kept, so that the same run finds it again."""
     folder = cache_folder() / "runs"

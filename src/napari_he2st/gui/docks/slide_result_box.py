@@ -8,6 +8,7 @@ from qtpy.QtWidgets import QGroupBox, QLabel, QVBoxLayout
 
 from napari_he2st.core import keys
 from napari_he2st.core.progress import Control
+from napari_he2st.core.schema import slide_result
 from napari_he2st.gui import prediction
 from napari_he2st.gui.widgets.facts import Facts
 
@@ -71,7 +72,7 @@ class SlideResultBox(QGroupBox):
     def show_chosen(self) -> None:
         """Show what the chosen result says of its slide, if it does."""
         result = self._dock.session.current_result
-        values = {} if result is None or result.adata is None else prediction.slide_values(result.adata)
+        values = {} if result is None or result.adata is None else slide_result(result.adata)
         shown = sorted(values.items(), key=lambda entry: -entry[1])[:_SHOWN]
         lines = {name: f"{value:.3g}" for name, value in shown}
         if len(values) > _SHOWN:

@@ -94,7 +94,7 @@ def read_flat(path: Path) -> Source:
         elif magic == b"\x89PNG":
             flat = _png(path)
         else:
-            flat = _pillow(path, Image.open(path))
+            flat = _pillow(path)
     except SlideError:
         raise
     except UnidentifiedImageError as error:
@@ -186,43 +186,44 @@ def _jpeg(path: Path) -> Flat:
         # libjpeg fills up what is missing with grey and says nothing; the end marker tells.
         if data.rfind(b"\xff\xd9") < 0:
             raise DamagedSlideError("The JPEG file is truncated", where=path, todo="Copy or download it again")
-    image = JpegImagePlugin.JpegImageFile(path)
-    if image.mode not in {"L", "RGB"}:
-        return _pillow(path, image)
-    colour = "RGB" if image.mode == "RGB" else "GRAYSCALE"
+    with JpegImagePlugin.JpegImageFile(path) as image:
+        if image.mode not in {"L", "RGB"}:
+            return _pillow(path)
+        colour = "RGB" if image.mode == "RGB" else "GRAYSCALE"
 
-    def decode(out: NDArray[np.uint8]) -> None:
-        with _mapped(path) as data:
-            imagecodecs.jpeg8_decode(data, outcolorspace=colour, out=out if colour == "RGB" else out[:, :, 0])
+        def decode(out: NDArray[np.uint8]) -> None:
+            with _mapped(path) as data:
+                imagecodecs.jpeg8_decode(data, outcolorspace=colour, out=out if colour == "RGB" else out[:, :, 0])
 
-    return _described(image, decode)
+        return _described(image, decode)
 
 
 def _png(path: Path) -> Flat:
     with _mapped(path) as data:
         if data.rfind(b"IEND") < 0:
             raise DamagedSlideError("The PNG file is truncated", where=path, todo="Copy or download it again")
-    image = PngImagePlugin.PngImageFile(path)
-    if image.mode not in {"L", "LA", "RGB", "RGBA"} or "transparency" in image.info:
-        return _pillow(path, image)
+    with PngImagePlugin.PngImageFile(path) as image:
+        if image.mode not in {"L", "LA", "RGB", "RGBA"} or "transparency" in image.info:
+            return _pillow(path)
 
-    def decode(out: NDArray[np.uint8]) -> None:
-        with _mapped(path) as data:
-            imagecodecs.png_decode(data, out=out if out.shape[2] > 1 else out[:, :, 0])
+        def decode(out: NDArray[np.uint8]) -> None:
+            with _mapped(path) as data:
+                imagecodecs.png_decode(data, out=out if out.shape[2] > 1 else out[:, :, 0])
 
-    return _described(image, decode)
+        return _described(image, decode)
 
 
-def _pillow(path: Path, image: Image.Image) -> Flat:
+def _pillow(path: Path) -> Flat:
     """Any other image, decoded in memory: palettes, CMYK, and the formats of Pillow."""
-    if image.mode.startswith(("I", "F")):
-        raise SlideError("its pixels are not 8 bits per colour")
 
     def decode(out: NDArray[np.uint8]) -> None:
-        with image.convert("RGBA") as converted:
+        with Image.open(path) as image, image.convert("RGBA") as converted:
             out[:] = laid_on_white(np.asarray(converted))
 
-    flat = _described(image, decode)
+    with Image.open(path) as image:
+        if image.mode.startswith(("I", "F")):
+            raise SlideError("its pixels are not 8 bits per colour")
+        flat = _described(image, decode)
     return Flat((*flat.shape[:2], 3), decode, flat.facts)
 
 
