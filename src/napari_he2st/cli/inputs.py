@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_he2st.cli import console
 from napari_he2st.core.errors import SlideError, TruthError
 
 if TYPE_CHECKING:
@@ -87,6 +88,21 @@ def load_or_fit(model: str, slide: Slide, given: Given, measured: str | None, *,
         )
     section = replace(open_section(measured, mpp=slide.mpp), slide_path=Path(slide.path))
     return train(model, [section], seed=seed, device=device, given=given)
+
+
+def warn_of_misfit(section: Section) -> None:
+    """Warn when the spots of a section do not lie on the tissue of its image."""
+    from napari_he2st.core.schema import facts_of
+    from napari_he2st.data.slides import Slide
+    from napari_he2st.data.slides.tissue import tissue_mask
+    from napari_he2st.data.truth.fit import check_fit
+
+    if section.slide_path is None:
+        return
+    with Slide.open(section.slide_path, mpp=facts_of(section.adata)["mpp"]) as slide:
+        fit = check_fit(section.adata, tissue_mask(slide))
+    if fit.message:
+        console.warn(f"{section.name}: {fit.message}")
 
 
 def _read_cells(path: Path) -> AnnData:

@@ -10,8 +10,8 @@ import typer
 from typer.core import TyperCommand
 
 from napari_he2st.cli import console
-from napari_he2st.cli.inputs import open_section
-from napari_he2st.cli.options import Device, Force, Mpp, Output, Seed, examples, read_genes, read_pairs
+from napari_he2st.cli.inputs import open_section, open_slide, read_given, warn_of_misfit
+from napari_he2st.cli.options import Cells, Device, Force, Mpp, Nuclei, Output, Seed, examples, read_genes, read_pairs
 
 app = typer.Typer()
 
@@ -90,6 +90,8 @@ def train(
     species: Annotated[list[str] | None, typer.Option("--species", help="Of the training data; repeatable.")] = None,
     licence: Annotated[str, typer.Option("--licence", help="Of the bundle.")] = "",
     notes: Annotated[str, typer.Option("--notes", help="What it must not be used for; goes into its card.")] = "",
+    nuclei: Nuclei = None,
+    cells: Cells = None,
     mpp: Mpp = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -100,6 +102,7 @@ def train(
     Sections held out are never seen in training; they score the result. Without any, each section is left out in turn.
     """
     from napari_he2st.core.atomic import check_output
+    from napari_he2st.engine.features import NOTHING_GIVEN
     from napari_he2st.engine.model_card import model_card
     from napari_he2st.engine.train import train as train_system
     from napari_he2st.engine.trained import About
@@ -113,6 +116,12 @@ def train(
     check_output(output, force=force)
     sections = [open_section(text, mpp=mpp) for text in data]
     kept_aside = [open_section(text, mpp=mpp) for text in holdout or []]
+    for section in (*sections, *kept_aside):
+        warn_of_misfit(section)
+    given = NOTHING_GIVEN
+    if nuclei is not None or cells is not None:
+        with open_slide(data[0], mpp=mpp) as image:  # a label image is as wide as the one slide it belongs to
+            given = read_given(image, nuclei=nuclei, cells=cells, measured=None)
     with console.Bar() as bar:
         bundle = train_system(
             system,
@@ -127,6 +136,7 @@ def train(
             epochs=epochs,
             seed=seed,
             device=device,
+            given=given,
             control=bar,
         )
         bundle.save(output, force=force, model_card=model_card(bundle))

@@ -75,12 +75,12 @@ def find_nuclei(
         message = f"A label image of {width:,} × {height:,} pixels is too large"
         raise ModelError(message, where=slide.name, todo="Take a larger pixel size, or a region")
     mask = tissue_mask(slide)
-    left, top, right, bottom = (0.0, 0.0, *map(float, slide.size)) if region is None else bounds_of(region.polygon)
+    left, top, wide, high = (0.0, 0.0, *slide.size) if region is None else bounds_of(region.polygon)
     core = TILE_PX - 2 * OVERLAP_PX
     starts = [
         (column, row)
-        for row in range(int(top / scale), min(height, int(np.ceil(bottom / scale))), core)
-        for column in range(int(left / scale), min(width, int(np.ceil(right / scale))), core)
+        for row in range(int(top / scale), min(height, int(np.ceil((top + high) / scale))), core)
+        for column in range(int(left / scale), min(width, int(np.ceil((left + wide) / scale))), core)
     ]
     labels = np.zeros((height, width), dtype=np.int32)
     control.start(len(starts), "Finding nuclei")

@@ -21,6 +21,7 @@ from napari_he2st.engine.device import choose_device
 from napari_he2st.engine.features import NOTHING_GIVEN, Given
 from napari_he2st.engine.panel import choose_panel, expression_variance, further_genes
 from napari_he2st.engine.reference import describe_reference
+from napari_he2st.engine.run import predicts_cells
 from napari_he2st.engine.scoring import predict_resolved
 from napari_he2st.engine.trained import HVG_SCORED, About, Split, expression_of, mean_known, tile_px_of, trained_bundle
 from napari_he2st.engine.training_batches import TrainingBatches, measured
@@ -31,7 +32,7 @@ from napari_he2st.engine.training_data import (
     resolve,
 )
 from napari_he2st.zoo import inputs as kinds
-from napari_he2st.zoo.base import Expression, Predictor
+from napari_he2st.zoo.base import Expression, Predictor, Regions
 from napari_he2st.zoo.bundle import Bundle
 from napari_he2st.zoo.catalogue import system
 from napari_he2st.zoo.scale import scale_of
@@ -122,9 +123,15 @@ def train(
         genes = list(choose_panel([s.adata for s in opened], rule).symbols)
         departures = {**(recipe or {}), **({} if epochs is None else {"epochs": epochs})}
         mpp = opened[0].slide.mpp
-        fit = _Fit(cls, dict(arguments or {}), genes, mpp, departures, seed, where, control, validated, patience)
+        sizes = _sizes_of(given)
+        fit = _Fit(cls, dict(arguments or {}), genes, mpp, departures, seed, where, control, validated, patience, sizes)
+        blank = fit.new_model()
+        if isinstance(blank.unit, Regions) and predicts_cells(blank):
+            raise ModelError(
+                "A system whose regions hold several nuclei can predict, but not be trained yet", where=name
+            )
         every = [*opened, *scored, *validated]
-        resolved = {s.name: resolve(fit.new_model(), s, fit.mpp, where, control) for s in every}
+        resolved = {s.name: resolve(blank, s, fit.mpp, where, control) for s in every}
         splits = [
             fit.score(kind, fit.members(train_on, resolved), train_on, test_on, resolved)
             for kind, train_on, test_on in _splits(opened, folds)
@@ -185,6 +192,13 @@ def _targets(
     return found
 
 
+def _sizes_of(given: Given) -> dict[str, int]:
+    """Constructor arguments that the user's single cells decide."""
+    if given.cells is None or kinds.CellReference.label not in given.cells.obs:
+        return {}
+    return {"n_reference": given.cells.n_obs, "n_types": given.cells.obs[kinds.CellReference.label].nunique()}
+
+
 @dataclass
 class _Fit:
     """Everything that stays the same over the fits of one training run; ``history`` is the last fit's."""
@@ -199,6 +213,7 @@ class _Fit:
     control: Control
     validate: list[TrainingSection]
     patience: int
+    sizes: dict[str, int] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def new_model(self) -> Predictor:
@@ -214,7 +229,7 @@ class _Fit:
         if unknown:
             message = f"{self.cls.__name__} has no argument {', '.join(unknown)}"
             raise ModelError(message, todo=f"It takes {', '.join(parameters)}")
-        from_data = {"n_genes": len(self.genes)}
+        from_data = {"n_genes": len(self.genes), **self.sizes}
         defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
         return {**defaults, **{k: v for k, v in from_data.items() if k in parameters}, **self.arguments}
 

@@ -20,7 +20,7 @@ def run(case: dict) -> dict:
     model = GHIST(
         config["n_genes"],
         n_classes=config["n_classes"],
-        n_reference=config.get("n_ref", 1),
+        n_types=config.get("n_ref", 1),
         dim=config["emb_dim"],
         with_reference=config["use_sc"],
     ).eval()

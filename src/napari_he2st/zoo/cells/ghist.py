@@ -30,8 +30,8 @@ class GHIST(Predictor):
         Size of the panel.
     n_classes
         Types of cells.
-    n_reference
-        Rows of the reference.
+    n_types
+        Types of the reference, each with a profile.
     dim
         Width of a cell's state.
     with_reference
@@ -53,7 +53,7 @@ class GHIST(Predictor):
         n_genes: int,
         *,
         n_classes: int = 9,
-        n_reference: int = 1,
+        n_types: int = 1,
         dim: int = 256,
         with_reference: bool = False,
         region_px: int = 256,
@@ -70,7 +70,7 @@ class GHIST(Predictor):
         self.embed_hist = nn.Module()
         self.embed_hist.model = nn.Sequential(nn.Linear(768, dim), nn.ReLU(), nn.Linear(dim, dim))
         self.estimate_comp = _Head(dim, dim, n_classes)
-        kind, width = ("weights", n_reference) if with_reference else ("offset", n_genes)
+        kind, width = ("weights", n_types) if with_reference else ("offset", n_genes)
         for copy in _COPIES:
             self.add_module(f"mlp_{kind}{copy}", _Head(dim, dim, width))
         for copy in _COPIES:
@@ -97,7 +97,7 @@ class GHIST(Predictor):
         nuclei
             Number of the nucleus of each pixel, int64 (n, px, px), 0 in none.
         reference
-            Profiles, (n_reference, n_genes), or None.
+            Profiles, (n_types, n_genes), or None.
 
         Returns
         -------
