@@ -21,6 +21,7 @@ def run(case: dict) -> dict:
         depth=config["depth"],
         heads=config["num_heads"],
         mlp_ratio=config.get("mlp_ratio", 4.0),
+        faithful=True,
     ).eval()
     fill_model(model, case)
     if "eps_and_v" not in wanted:

@@ -146,6 +146,12 @@ def test_stem_predicts_with_averaged_weights() -> None:
     assert not torch.equal(before, after)
 
 
+def test_stem_that_knows_nothing_stays_within_bounds_unless_faithful() -> None:
+    for faithful in (False, True):
+        drawn = draw(tiny("stem", faithful=faithful), N_SPOTS, steps=4)
+        assert bool((drawn.abs() <= 25).all()) is not faithful
+
+
 def test_hadm_st_raster_reads_what_it_lays() -> None:
     grid_xy = torch.tensor([[0, 0], [4, 1], [2, 2]])
     values = torch.randn(3, 5)

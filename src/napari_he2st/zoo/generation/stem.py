@@ -24,6 +24,8 @@ from napari_he2st.zoo.blocks.draws import normal
 from napari_he2st.zoo.inputs import Features
 
 _AVERAGING = 0.9999
+_BOUNDS = (-5.0, 25.0)
+"""Between which any log2 (1 + counts) lies, and so what is left of it without noise."""
 
 
 class Stem(Predictor):
@@ -41,6 +43,9 @@ class Stem(Predictor):
         Length of the diffusion.
     tile_px, mpp
         Width of the tile around the spot, before it is resized for the encoders, and its pixel size.
+    faithful
+        Follow the network wherever it leads, as published. By default what it takes for the clean expression is kept
+        between wide bounds, without which one that was trained too briefly runs off.
 
     Notes
     -----
@@ -69,8 +74,10 @@ class Stem(Predictor):
         n_steps: int = 1000,
         tile_px: int = 224,
         mpp: float | None = None,
+        faithful: bool = False,
     ) -> None:
         super().__init__()
+        self.faithful = faithful
         self.inputs = {f"features_{i}": Features(encoder=name, px=tile_px, mpp=mpp) for i, name in enumerate(encoders)}
         self.schedule = Schedule.linear(n_steps)
         self.gene_joint_embed = _GeneEmbedding(n_genes, dim)
@@ -135,7 +142,8 @@ class Stem(Predictor):
     def moments(self, schedule: Schedule, x: Tensor, step: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the state before ``step``, from that after it, (n, genes)."""
         noise, share = self(x[:, None], numbers(schedule, step), condition).unbind(1)
-        mean = schedule.posterior_mean(schedule.clean(x, step, noise), x, step)
+        clean = schedule.clean(x, step, noise)
+        mean = schedule.posterior_mean(clean if self.faithful else clean.clamp(*_BOUNDS), x, step)
         return mean, (0.5 * schedule.learned_log_variance(share, step)).exp()
 
     def predict(
@@ -151,7 +159,8 @@ class Stem(Predictor):
         schedule = self.schedule.respaced(spaced_steps(len(self.schedule), steps))
         if sampler == "ddim":
             start = normal(noise, condition, n_genes)
-            return ddim(schedule, lambda x, time: self(x[:, None], time, condition)[:, 0], start)
+            bounds = None if self.faithful else _BOUNDS
+            return ddim(schedule, lambda x, time: self(x[:, None], time, condition)[:, 0], start, bounds=bounds)
         drawn = normal(noise, condition, steps, n_genes).transpose(0, 1)
         return ancestral(schedule, lambda x, step: self.moments(schedule, x, step, condition), drawn[0], drawn[1:])
 
