@@ -11,8 +11,9 @@ import torch
 
 from napari_he2st.engine.training_batches import TrainingBatches
 from napari_he2st.engine.training_data import Resolved
-from napari_he2st.zoo.base import Recipe, Slide, Spots
+from napari_he2st.zoo.base import Slide, Spots
 from napari_he2st.zoo.inputs import Features, Index
+from napari_he2st.zoo.recipe import Recipe
 
 N_SPOTS = (10, 7)
 

@@ -218,3 +218,16 @@ def test_gene_change_is_fast(session, layers, slide, square_grid):
         session.select(gene=gene)
         spent.append(time.process_time() - start)
     assert min(spent[1:]) < 0.03
+
+
+@pytest.mark.parametrize(("ndisplay", "order"), [(2, (0, 1, 2)), (3, (0, 1, 2)), (2, (1, 2, 0))])
+def test_view_beside_a_stack(viewer, session, layers, slide, ndisplay, order):
+    session.add_slide(slide)
+    viewer.add_image(np.zeros((3, 8, 8)))
+    viewer.dims.ndisplay = ndisplay
+    viewer.dims.order = order
+    viewer.reset_view()
+    left, top = layers.current_view("section").polygon.min(axis=0)
+    right, bottom = layers.current_view("section").polygon.max(axis=0)
+    assert 0 <= left < right <= slide.size[0]
+    assert 0 <= top < bottom <= slide.size[1]

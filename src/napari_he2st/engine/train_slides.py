@@ -21,10 +21,11 @@ from napari_he2st.data.slides import Slide
 from napari_he2st.engine.device import choose_device
 from napari_he2st.engine.slide_level import MAP, bag_spec, resolve_bag
 from napari_he2st.engine.trained import About
-from napari_he2st.zoo.base import Expression, Predictor, Recipe
+from napari_he2st.zoo.base import Expression, Predictor
 from napari_he2st.zoo.bundle import Bundle
 from napari_he2st.zoo.catalogue import cards, system
 from napari_he2st.zoo.manifest import Manifest
+from napari_he2st.zoo.recipe import Recipe
 
 _MAX_ROWS = 1_000_000
 _UNKNOWN = ("", "na", "nan", "none")

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from napari_he2st.engine.training_data import Resolved, join, take, to_device
 from napari_he2st.zoo import inputs as kinds
-from napari_he2st.zoo.base import Expression, Pixels, Predictor, Recipe, Regions, Spots
+from napari_he2st.zoo.base import Expression, Pixels, Predictor, Regions, Spots
+from napari_he2st.zoo.recipe import Recipe
 
 Batch = tuple[dict[str, Tensor], dict[str, Any]]
 

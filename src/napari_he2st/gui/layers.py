@@ -220,8 +220,11 @@ class SlideLayers:
     def current_view(self, slide: str) -> Region:
         """The part of a slide that is on screen, or will be at the next drawing."""
         viewer, item = self.viewer, self.session.slides[slide].slide
+        # down and across the screen, of the plane of the slide; a quarter turn swaps them
+        shown = [axis - (viewer.dims.ndim - 2) for axis in viewer.dims.displayed[-2:]]
+        if min(shown) < 0:  # a stack is seen from its side
+            return Region.box(0, 0, *map(float, item.size), "current view")
         middle, half = np.empty(2), np.empty(2)
-        shown = list(viewer.dims.displayed[-2:])  # down and across the screen; a quarter turn swaps them
         middle[shown] = viewer.scene.camera.center[-2:]
         half[shown] = np.asarray(viewer.canvas.viewbox_size(viewer.layers)) / viewer.scene.camera.zoom / 2
         low, high = (level0_from_world(middle + sign * half, item.mpp) for sign in (-1, 1))

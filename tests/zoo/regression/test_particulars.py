@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from napari_he2st.zoo.base import Recipe
 from napari_he2st.zoo.blocks.graph import nearest_graph
+from napari_he2st.zoo.recipe import Recipe
 from napari_he2st.zoo.regression.deeppt import DeepPT
 from napari_he2st.zoo.regression.histogene import super_resolution_raster
 from napari_he2st.zoo.regression.histospace import HistoSPACE

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from napari_he2st.analysis.alignment.phase import phase
 from napari_he2st.core.types import Transform
-from napari_he2st.zoo.base import Aligner, Recipe
+from napari_he2st.zoo.base import Aligner
 from napari_he2st.zoo.inputs import Overview
+from napari_he2st.zoo.recipe import Recipe
 
 if TYPE_CHECKING:
     from anndata import AnnData

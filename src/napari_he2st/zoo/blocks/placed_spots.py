@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.errors import ModelError
-from napari_he2st.zoo.base import Batches, Expression, Recipe
+from napari_he2st.zoo.base import Batches, Expression
 from napari_he2st.zoo.blocks.augment import jitter_flip_turn
 from napari_he2st.zoo.blocks.contrast import ProjectionHead, pair_loss
 from napari_he2st.zoo.blocks.pixels import standardise
 from napari_he2st.zoo.blocks.retrieval import Retrieval
 from napari_he2st.zoo.blocks.trunks import layers_before_pooling
 from napari_he2st.zoo.inputs import Positions, Tiles
+from napari_he2st.zoo.recipe import Recipe
 
 
 class PlacedSpots(Retrieval):

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from napari_he2st.core.errors import ModelError
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Spots, Unit
+from napari_he2st.zoo.base import Batches, Expression, Predictor, Spots, Unit
 from napari_he2st.zoo.blocks.search import Metric, Search, weighted_mean
+from napari_he2st.zoo.recipe import Recipe
 
 Bank = dict[str, np.ndarray]
 """One row per reference spot: float32 ``expression`` in training units and ``embedding``, int64 ``slide`` and

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Batches, Expression, Label, Predictor, Recipe, Slide
+from napari_he2st.zoo.base import Batches, Expression, Label, Predictor, Slide
 from napari_he2st.zoo.blocks.graph import nearest_graph
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.start import start_at_mean
 from napari_he2st.zoo.blocks.vit import Attention, FeedForward, PreNorm
 from napari_he2st.zoo.guard import safe_import
 from napari_he2st.zoo.inputs import Positions, Tiles
+from napari_he2st.zoo.recipe import Recipe
 
 Likelihood = Literal["zinb", "nb"] | None
 

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Batches, Expression, Input, Label, Output, Pixels, Predictor, Recipe
+from napari_he2st.zoo.base import Batches, Expression, Input, Label, Output, Pixels, Predictor
 from napari_he2st.zoo.blocks.cells import cell_regions
 from napari_he2st.zoo.blocks.hipt import CELL_PX
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.rasters import owner_mean
 from napari_he2st.zoo.encoders.dense import dense_encoder, dense_spec
+from napari_he2st.zoo.recipe import Recipe
 
 _MPP = 0.5
 _FLOOR = 0.01

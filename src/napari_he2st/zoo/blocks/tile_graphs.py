@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Slide
+from napari_he2st.zoo.base import Batches, Expression, Predictor, Slide
 from napari_he2st.zoo.blocks.graph import mean_of_neighbours, nearest_graph
 from napari_he2st.zoo.blocks.losses import nan_mse, spot_pcc_loss
 from napari_he2st.zoo.blocks.pixels import standardise
@@ -20,6 +20,7 @@ from napari_he2st.zoo.blocks.symmetry import random_symmetry
 from napari_he2st.zoo.blocks.trunks import load_imagenet, torchvision_network
 from napari_he2st.zoo.encoders.build import spec_of
 from napari_he2st.zoo.inputs import Positions, TileGraph, Tiles
+from napari_he2st.zoo.recipe import Recipe
 
 Pair = tuple[Tensor, Tensor]
 N_NEIGHBOURS = 8

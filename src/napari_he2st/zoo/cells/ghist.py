@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_he2st.zoo.base import Expression, Output, Predictor, Recipe, Regions
+from napari_he2st.zoo.base import Expression, Output, Predictor, Regions
 from napari_he2st.zoo.blocks.graph import scatter_mean
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.unet3 import UNet3Plus
 from napari_he2st.zoo.inputs import CellReference, Nuclei, RegionImage
+from napari_he2st.zoo.recipe import Recipe
 
 _COPIES = ("", "_immune", "_invasive")
 _TINY = 1e-11

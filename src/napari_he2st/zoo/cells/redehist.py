@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_he2st.zoo.base import Batches, Expression, Output, Predictor, Recipe, Spots, descend, make_schedule
+from napari_he2st.zoo.base import Batches, Expression, Output, Predictor, Spots
 from napari_he2st.zoo.inputs import CellReference, Nuclei, Tiles
+from napari_he2st.zoo.recipe import Recipe, descend, make_schedule
 
 _DIM = 200
 _TEXT_DIM = 256

@@ -9,11 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from napari_he2st.zoo.base import Expression, Output, Predictor, Recipe, Spots
+from napari_he2st.zoo.base import Expression, Output, Predictor, Spots
 from napari_he2st.zoo.blocks.graph import scatter_mean
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.encoders.build import spec_of
 from napari_he2st.zoo.inputs import Features
+from napari_he2st.zoo.recipe import Recipe
 
 _SLOPE = 0.01
 _SHARPNESS = 20.0

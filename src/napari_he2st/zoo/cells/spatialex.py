@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.analysis.graphs import nearest
-from napari_he2st.zoo.base import Expression, Output, Predictor, Recipe, Slide
+from napari_he2st.zoo.base import Expression, Output, Predictor, Slide
 from napari_he2st.zoo.blocks.graph import scatter_mean
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.sparse import sparse_tensor
 from napari_he2st.zoo.encoders.build import spec_of
 from napari_he2st.zoo.inputs import Features, Positions
+from napari_he2st.zoo.recipe import Recipe
 
 _SLOPE, _MLP_SLOPE = 0.01, 0.1
 _PITCH_UM = 100.0

@@ -14,7 +14,7 @@ from napari_he2st.analysis.domains.kmeans import means
 from napari_he2st.analysis.domains.refine import outvoted
 from napari_he2st.analysis.graphs import knn_graph
 from napari_he2st.core.types import Domains
-from napari_he2st.zoo.base import DomainMethod, Recipe
+from napari_he2st.zoo.base import DomainMethod
 from napari_he2st.zoo.blocks.expression import components, normalised, scaled
 from napari_he2st.zoo.blocks.sparse import (
     LinearBlock,
@@ -29,6 +29,7 @@ from napari_he2st.zoo.blocks.sparse import (
     subset,
 )
 from napari_he2st.zoo.inputs import Features
+from napari_he2st.zoo.recipe import Recipe
 
 if TYPE_CHECKING:
     from anndata import AnnData

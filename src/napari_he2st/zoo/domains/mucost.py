@@ -13,9 +13,10 @@ from napari_he2st.analysis.domains.grouping import Grouping, group
 from napari_he2st.analysis.domains.refine import majority
 from napari_he2st.analysis.graphs import knn_graph, nearest
 from napari_he2st.core.types import Domains
-from napari_he2st.zoo.base import DomainMethod, Recipe
+from napari_he2st.zoo.base import DomainMethod
 from napari_he2st.zoo.blocks.expression import components, panel
 from napari_he2st.zoo.blocks.sparse import Module, SparseGCNConv, edges_in, propagation, subset
+from napari_he2st.zoo.recipe import Recipe
 
 if TYPE_CHECKING:
     from anndata import AnnData

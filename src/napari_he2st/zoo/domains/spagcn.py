@@ -13,10 +13,11 @@ from napari_he2st.analysis.domains.grouping import group
 from napari_he2st.analysis.domains.refine import outvoted
 from napari_he2st.core.errors import ModelError
 from napari_he2st.core.types import Domains
-from napari_he2st.zoo.base import DomainMethod, Recipe, make_optimizer
+from napari_he2st.zoo.base import DomainMethod
 from napari_he2st.zoo.blocks.expression import components, normalised
 from napari_he2st.zoo.blocks.sparse import sharpened, sparse_tensor, student_t
 from napari_he2st.zoo.inputs import Tiles
+from napari_he2st.zoo.recipe import Recipe, make_optimizer
 
 if TYPE_CHECKING:
     from anndata import AnnData

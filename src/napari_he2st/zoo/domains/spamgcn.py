@@ -15,10 +15,11 @@ from torch.nn import functional as F
 from napari_he2st.analysis.domains.grouping import Grouping, group
 from napari_he2st.analysis.graphs import knn_graph
 from napari_he2st.core.types import Domains
-from napari_he2st.zoo.base import DomainMethod, Recipe
+from napari_he2st.zoo.base import DomainMethod
 from napari_he2st.zoo.blocks.expression import components, normalised, scaled
 from napari_he2st.zoo.blocks.sparse import edges_in, propagation, subset
 from napari_he2st.zoo.inputs import Features
+from napari_he2st.zoo.recipe import Recipe
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from napari_he2st.analysis.domains.grouping import Grouping, group
 from napari_he2st.analysis.graphs import nearest
 from napari_he2st.core.types import Domains
-from napari_he2st.zoo.base import DomainMethod, Recipe
+from napari_he2st.zoo.base import DomainMethod
 from napari_he2st.zoo.blocks.expression import most_variable, normalised
+from napari_he2st.zoo.recipe import Recipe
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -17,7 +17,7 @@ from napari_he2st.analysis.domains.kmeans import means
 from napari_he2st.analysis.graphs import nearest
 from napari_he2st.core.errors import He2stError
 from napari_he2st.core.types import Domains
-from napari_he2st.zoo.base import DomainMethod, Recipe
+from napari_he2st.zoo.base import DomainMethod
 from napari_he2st.zoo.blocks.expression import components, most_variable, normalised
 from napari_he2st.zoo.blocks.sparse import (
     Module,
@@ -31,6 +31,7 @@ from napari_he2st.zoo.blocks.sparse import (
     subset,
 )
 from napari_he2st.zoo.inputs import Features
+from napari_he2st.zoo.recipe import Recipe
 
 if TYPE_CHECKING:
     from anndata import AnnData

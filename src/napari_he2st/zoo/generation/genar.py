@@ -14,12 +14,13 @@ from torch.nn import functional as F
 
 from napari_he2st.core.errors import ModelError
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Spots
+from napari_he2st.zoo.base import Batches, Expression, Predictor, Spots
 from napari_he2st.zoo.blocks.adaln import modulated
 from napari_he2st.zoo.blocks.draws import uniform
 from napari_he2st.zoo.blocks.gated import GatedBlock
 from napari_he2st.zoo.blocks.gene_order import gene_order
 from napari_he2st.zoo.inputs import Features, Positions
+from napari_he2st.zoo.recipe import Recipe
 
 _SHARES = (0.02, 0.04, 0.2, 0.5, 1.0)
 _IDENTITY_SHARE = 0.3

@@ -12,11 +12,12 @@ from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
 from napari_he2st.zoo import inputs as kinds
-from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Slide, descend, make_optimizer
+from napari_he2st.zoo.base import Batches, Expression, Predictor, Slide
 from napari_he2st.zoo.blocks.adaln import TimeEmbedding
 from napari_he2st.zoo.blocks.diffusion import Schedule, ddim, numbers, spaced_steps
 from napari_he2st.zoo.blocks.draws import normal
 from napari_he2st.zoo.blocks.losses import nan_mse
+from napari_he2st.zoo.recipe import Recipe, descend, make_optimizer
 
 _BLIND_SHARE = 0.1
 _BOUNDS = (0.0, math.log1p(1e4))

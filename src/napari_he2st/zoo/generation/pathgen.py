@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from napari_he2st.core.errors import ModelError
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Spots
+from napari_he2st.zoo.base import Batches, Expression, Predictor, Spots
 from napari_he2st.zoo.blocks.diffusion import Schedule, ancestral, numbers, spaced_steps
 from napari_he2st.zoo.blocks.draws import normal
 from napari_he2st.zoo.inputs import NeighbourFeatures
+from napari_he2st.zoo.recipe import Recipe
 
 GROUPS = (144, 521, 668, 680, 2365, 989)
 """Published: tumour suppressors, oncogenes, kinases, differentiation markers, transcription factors, cytokines."""

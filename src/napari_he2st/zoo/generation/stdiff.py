@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from napari_he2st.core.noise import Noise
 from napari_he2st.zoo import inputs as kinds
-from napari_he2st.zoo.base import Expression, Predictor, Recipe, Slide
+from napari_he2st.zoo.base import Expression, Predictor, Slide
 from napari_he2st.zoo.blocks.adaln import AdaLNBlock, AdaLNOutput, TimeEmbedding
 from napari_he2st.zoo.blocks.diffusion import Schedule, ancestral, numbers, spaced_steps
 from napari_he2st.zoo.blocks.draws import normal
+from napari_he2st.zoo.recipe import Recipe
 
 _BATCH = 512
 _LEAST_VARIANCE = 1e-20

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Spots, descend, make_optimizer
+from napari_he2st.zoo.base import Batches, Expression, Predictor, Spots
 from napari_he2st.zoo.blocks.adaln import AdaLNBlock, AdaLNOutput, TimeEmbedding
 from napari_he2st.zoo.blocks.diffusion import (
     Schedule,
@@ -22,6 +22,7 @@ from napari_he2st.zoo.blocks.diffusion import (
 )
 from napari_he2st.zoo.blocks.draws import normal
 from napari_he2st.zoo.inputs import Features
+from napari_he2st.zoo.recipe import Recipe, descend, make_optimizer
 
 _AVERAGING = 0.9999
 _BOUNDS = (-5.0, 25.0)

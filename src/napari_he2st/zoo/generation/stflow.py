@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Expression, Predictor, Recipe, Slide
+from napari_he2st.zoo.base import Expression, Predictor, Slide
 from napari_he2st.zoo.blocks.adaln import TimeEmbedding
 from napari_he2st.zoo.blocks.draws import normal, uniform
 from napari_he2st.zoo.blocks.flow import between, flow
@@ -20,6 +20,7 @@ from napari_he2st.zoo.blocks.mlp import Activation, NormedMlp
 from napari_he2st.zoo.blocks.patches import random_patch
 from napari_he2st.zoo.blocks.vit import split_heads
 from napari_he2st.zoo.inputs import Features, Positions
+from napari_he2st.zoo.recipe import Recipe
 
 _PX_UM = 0.5
 _FAR = 1e9

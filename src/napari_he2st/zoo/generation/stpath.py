@@ -10,12 +10,13 @@ from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
 from napari_he2st.zoo import inputs as kinds
-from napari_he2st.zoo.base import Expression, Predictor, Recipe, Slide
+from napari_he2st.zoo.base import Expression, Predictor, Slide
 from napari_he2st.zoo.blocks.frames import in_frames
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.mlp import Activation, NormedMlp
 from napari_he2st.zoo.blocks.patches import random_patch
 from napari_he2st.zoo.blocks.vit import join_heads, split_heads
+from napari_he2st.zoo.recipe import Recipe
 
 ORGANS = (
     "pad", "mask", "unk", "Spinal cord", "Brain", "Breast", "Bowel", "Skin", "Heart", "Kidney", "Prostate", "Lung",

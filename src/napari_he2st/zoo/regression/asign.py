@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_he2st.zoo.base import Batches, Recipe
+from napari_he2st.zoo.base import Batches
 from napari_he2st.zoo.blocks.graph import nearest_graph
 from napari_he2st.zoo.blocks.tile_graphs import Pair, TileGraphs
 from napari_he2st.zoo.inputs import Features
+from napari_he2st.zoo.recipe import Recipe
 
 _STEPS = 20
 _LENDING = 0.25

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Batches, Expression, Label, Predictor, Recipe, Spots
+from napari_he2st.zoo.base import Batches, Expression, Label, Predictor, Spots
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.pixels import PIXELS, pixel_statistics, standardise
 from napari_he2st.zoo.blocks.symmetry import random_symmetry
 from napari_he2st.zoo.inputs import Tiles
+from napari_he2st.zoo.recipe import Recipe
 
 B4 = (
     (2, 3, 1, 1, 24),

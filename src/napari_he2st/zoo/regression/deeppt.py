@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.errors import ModelError
-from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Spots, descend, make_optimizer
+from napari_he2st.zoo.base import Batches, Expression, Predictor, Spots
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.encoders.build import spec_of
 from napari_he2st.zoo.inputs import Features
+from napari_he2st.zoo.recipe import Recipe, descend, make_optimizer
 
 
 class DeepPT(Predictor):

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Spots
+from napari_he2st.zoo.base import Batches, Expression, Predictor, Spots
 from napari_he2st.zoo.blocks.exemplars import BANK, empty_bank, exemplar_loss, fill_bank, nearest_exemplars
 from napari_he2st.zoo.blocks.pixels import standardise
 from napari_he2st.zoo.blocks.vit import Attention, FeedForward, PreNorm
 from napari_he2st.zoo.encoders.build import spec_of
 from napari_he2st.zoo.inputs import Features, Tiles
+from napari_he2st.zoo.recipe import Recipe
 
 _GRID = 8
 _PIXELS = {"mean": (0.5476, 0.5218, 0.6881), "std": (0.2461, 0.2101, 0.1649)}

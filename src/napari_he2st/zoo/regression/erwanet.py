@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Expression, Predictor, Recipe, Slide
+from napari_he2st.zoo.base import Expression, Predictor, Slide
 from napari_he2st.zoo.blocks.exemplars import exemplar_loss
 from napari_he2st.zoo.blocks.graph import edges_of, nearest_graph, scatter_mean
 from napari_he2st.zoo.encoders.build import spec_of
 from napari_he2st.zoo.inputs import Features, Positions
+from napari_he2st.zoo.recipe import Recipe
 
 _SLOPE = 0.2
 _KINDS = ("near", "close", "sim")

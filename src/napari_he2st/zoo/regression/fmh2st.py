@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Spots
+from napari_he2st.zoo.base import Batches, Expression, Predictor, Spots
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.pixels import standardise
 from napari_he2st.zoo.blocks.symmetry import random_symmetry
 from napari_he2st.zoo.blocks.trunks import load_imagenet, torchvision_network
 from napari_he2st.zoo.inputs import Features, Tiles
+from napari_he2st.zoo.recipe import Recipe
 
 
 class FmH2ST(Predictor):

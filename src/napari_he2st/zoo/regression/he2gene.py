@@ -8,12 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Batches, Expression, Label, Predictor, Recipe, Spots
+from napari_he2st.zoo.base import Batches, Expression, Label, Predictor, Spots
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.pixels import standardise
 from napari_he2st.zoo.blocks.symmetry import mean_over_symmetries, random_symmetry
 from napari_he2st.zoo.blocks.trunks import load_imagenet, torchvision_network
 from napari_he2st.zoo.inputs import NeighbourTiles, Tiles
+from napari_he2st.zoo.recipe import Recipe
 
 _PIXELS = {"mean": (0.5319, 0.5080, 0.6824), "std": (0.2442, 0.2063, 0.1633)}
 

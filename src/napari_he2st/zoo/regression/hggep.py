@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_he2st.zoo.base import Batches, Recipe
+from napari_he2st.zoo.base import Batches
 from napari_he2st.zoo.blocks.graph import HypergraphConv
 from napari_he2st.zoo.blocks.self_distilled import Likelihood, SelfDistilled, SpotBlock
 from napari_he2st.zoo.blocks.trunks import load_imagenet, torchvision_network
+from napari_he2st.zoo.recipe import Recipe
 
 _TRUNK = "shufflenet_v2_x0_5"
 _STAGES = ("conv1", "stage2", "stage3", "stage4", "conv5")

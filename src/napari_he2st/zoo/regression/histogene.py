@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Slide
+from napari_he2st.zoo.base import Batches, Expression, Predictor, Slide
 from napari_he2st.zoo.blocks.start import start_at_mean
 from napari_he2st.zoo.blocks.vit import Transformer
 from napari_he2st.zoo.inputs import Positions, Tiles
+from napari_he2st.zoo.recipe import Recipe
 
 
 class HisToGene(Predictor):

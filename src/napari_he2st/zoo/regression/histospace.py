@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Spots, descend, make_optimizer
+from napari_he2st.zoo.base import Batches, Expression, Predictor, Spots
 from napari_he2st.zoo.blocks.start import start_at_mean
 from napari_he2st.zoo.inputs import Tiles
+from napari_he2st.zoo.recipe import Recipe, descend, make_optimizer
 
 
 class HistoSPACE(Predictor):

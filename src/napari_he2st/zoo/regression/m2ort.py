@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.errors import ModelError
-from napari_he2st.zoo.base import Expression, Predictor, Recipe, Spots
+from napari_he2st.zoo.base import Expression, Predictor, Spots
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.symmetry import random_symmetries
 from napari_he2st.zoo.blocks.vit import join_heads, split_heads
 from napari_he2st.zoo.inputs import Tiles
+from napari_he2st.zoo.recipe import Recipe
 
 
 class M2ORT(Predictor):

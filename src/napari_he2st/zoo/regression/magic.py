@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Spots, descend, make_optimizer
+from napari_he2st.zoo.base import Batches, Expression, Predictor, Spots
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.pixels import standardise
 from napari_he2st.zoo.blocks.symmetry import random_symmetry
@@ -20,6 +20,7 @@ from napari_he2st.zoo.blocks.trunks import load_imagenet
 from napari_he2st.zoo.blocks.vit import join_heads, split_heads
 from napari_he2st.zoo.guard import safe_import
 from napari_he2st.zoo.inputs import Tiles
+from napari_he2st.zoo.recipe import Recipe, descend, make_optimizer
 
 _CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 _LARGEST_TOKEN = 3

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from napari_he2st.zoo.base import Recipe
 from napari_he2st.zoo.blocks.tile_graphs import TileGraphs
+from napari_he2st.zoo.recipe import Recipe
 
 
 class MagNet(TileGraphs):

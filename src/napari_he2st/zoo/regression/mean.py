@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from napari_he2st.zoo.base import Batches, Predictor, Recipe
+from napari_he2st.zoo.base import Batches, Predictor
 from napari_he2st.zoo.inputs import Index
+from napari_he2st.zoo.recipe import Recipe
 
 
 class Mean(Predictor):

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Spots
+from napari_he2st.zoo.base import Batches, Expression, Predictor, Spots
 from napari_he2st.zoo.blocks.pixels import standardise
 from napari_he2st.zoo.blocks.state_space import selective_scan
 from napari_he2st.zoo.blocks.vit import join_heads, split_heads
 from napari_he2st.zoo.inputs import Tiles
+from napari_he2st.zoo.recipe import Recipe
 
 _EINFFT_BLOCKS, _SPARSITY = 4, 0.01
 

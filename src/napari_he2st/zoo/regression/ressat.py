@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Slide, descend, make_optimizer, make_schedule
+from napari_he2st.zoo.base import Batches, Expression, Predictor, Slide
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.pixels import standardise
 from napari_he2st.zoo.blocks.trunks import adopt, load_imagenet, resnet_features, torchvision_network
 from napari_he2st.zoo.inputs import Tiles
+from napari_he2st.zoo.recipe import Recipe, descend, make_optimizer, make_schedule
 
 GROUP = 32
 """Spots that attend to each other in training, and in prediction where ``faithful``."""

@@ -18,9 +18,10 @@ from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
 from napari_he2st.core.errors import ModelError
-from napari_he2st.zoo.base import Batches, Predictor, Recipe
+from napari_he2st.zoo.base import Batches, Predictor
 from napari_he2st.zoo.encoders.build import spec_of
 from napari_he2st.zoo.inputs import Features
+from napari_he2st.zoo.recipe import Recipe
 
 PENALTIES = tuple(10 ** (k / 2) for k in range(-2, 7))
 """Candidates, in units of the mean squared length of a spot's feature vector."""

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Slide, descend, make_optimizer
+from napari_he2st.zoo.base import Batches, Expression, Predictor, Slide
 from napari_he2st.zoo.blocks.graph import GCNConv, GraphConv, at_offsets, lattice_offsets
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.pixels import standardise
 from napari_he2st.zoo.blocks.trunks import load_imagenet
 from napari_he2st.zoo.guard import safe_import
 from napari_he2st.zoo.inputs import Positions, Tiles
+from napari_he2st.zoo.recipe import Recipe, descend, make_optimizer
 
 _N_DISTANCES = 7
 

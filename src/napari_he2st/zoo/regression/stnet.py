@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Spots
+from napari_he2st.zoo.base import Batches, Expression, Predictor, Spots
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.pixels import PIXELS, pixel_statistics, standardise
 from napari_he2st.zoo.blocks.start import start_at_mean
 from napari_he2st.zoo.blocks.symmetry import mean_over_symmetries, random_symmetry
 from napari_he2st.zoo.blocks.trunks import adopt, load_imagenet, torchvision_network
 from napari_he2st.zoo.inputs import Tiles
+from napari_he2st.zoo.recipe import Recipe
 
 _STATISTICS_BATCHES = 12
 """Training batches from which the mean and spread of the pixels are taken."""

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Expression, Predictor, Recipe, Slide
+from napari_he2st.zoo.base import Expression, Predictor, Slide
 from napari_he2st.zoo.blocks.graph import GraphAttention, nearest_graph
 from napari_he2st.zoo.blocks.vit import Transformer
 from napari_he2st.zoo.inputs import Positions, Tiles
+from napari_he2st.zoo.recipe import Recipe
 
 _STRIDE = 4
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Batches, Expression, Predictor, Recipe, Spots
+from napari_he2st.zoo.base import Batches, Expression, Predictor, Spots
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.pixels import standardise
 from napari_he2st.zoo.blocks.slide_encoder import CrossAttention, Place, SlideEncoder
@@ -18,6 +18,7 @@ from napari_he2st.zoo.blocks.trunks import torchvision_network
 from napari_he2st.zoo.blocks.vit import FeedForward, PreNorm, Transformer
 from napari_he2st.zoo.encoders.build import spec_of
 from napari_he2st.zoo.inputs import Features, Index, NeighbourFeatures, Positions, Tiles
+from napari_he2st.zoo.recipe import Recipe
 
 
 class TRIPLEX(Predictor):

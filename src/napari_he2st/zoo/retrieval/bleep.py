@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Batches, Recipe
+from napari_he2st.zoo.base import Batches
 from napari_he2st.zoo.blocks.contrast import ProjectionHead, soft_clip_losses
 from napari_he2st.zoo.blocks.pixels import standardise
 from napari_he2st.zoo.blocks.retrieval import Retrieval
@@ -16,6 +16,7 @@ from napari_he2st.zoo.blocks.search import squared_exponential, weighted_mean
 from napari_he2st.zoo.blocks.symmetry import random_symmetry
 from napari_he2st.zoo.blocks.trunks import feature_network, load_imagenet
 from napari_he2st.zoo.inputs import Tiles
+from napari_he2st.zoo.recipe import Recipe
 
 Rule = Literal["average", "weighted", "nearest"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_he2st.zoo.base import Batches, Recipe
+from napari_he2st.zoo.base import Batches
 from napari_he2st.zoo.blocks.contrast import ProjectionHead, soft_clip_losses
 from napari_he2st.zoo.blocks.hipt import ViT256
 from napari_he2st.zoo.blocks.pixels import standardise
@@ -16,6 +16,7 @@ from napari_he2st.zoo.blocks.retrieval import Retrieval
 from napari_he2st.zoo.blocks.symmetry import random_symmetry
 from napari_he2st.zoo.encoders.build import build
 from napari_he2st.zoo.inputs import Tiles
+from napari_he2st.zoo.recipe import Recipe
 
 _PIXELS = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
 _DAMPING = 1.1

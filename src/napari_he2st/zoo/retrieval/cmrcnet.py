@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_he2st.zoo.base import Recipe
 from napari_he2st.zoo.blocks.contrast import ProjectionHead, soft_clip_losses
 from napari_he2st.zoo.blocks.hipt import DinoBlock
 from napari_he2st.zoo.blocks.pixels import standardise
@@ -17,6 +16,7 @@ from napari_he2st.zoo.blocks.retrieval import Retrieval
 from napari_he2st.zoo.blocks.symmetry import random_symmetry
 from napari_he2st.zoo.blocks.vit import join_heads, split_heads
 from napari_he2st.zoo.inputs import Tiles
+from napari_he2st.zoo.recipe import Recipe
 
 _TOKENS, _TWICE = 8, 2
 _DROPOUT = 0.25

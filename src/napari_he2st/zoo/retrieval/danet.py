@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_he2st.zoo.base import Batches, Recipe
+from napari_he2st.zoo.base import Batches
 from napari_he2st.zoo.blocks.contrast import soft_clip_losses
 from napari_he2st.zoo.blocks.pixels import standardise
 from napari_he2st.zoo.blocks.retrieval import Retrieval
@@ -16,6 +16,7 @@ from napari_he2st.zoo.blocks.state_space import Mamba
 from napari_he2st.zoo.blocks.symmetry import random_symmetry
 from napari_he2st.zoo.blocks.trunks import feature_network, load_imagenet
 from napari_he2st.zoo.inputs import Tiles
+from napari_he2st.zoo.recipe import Recipe
 from napari_he2st.zoo.weights import load_published
 
 _ADDRESS = "https://github.com/202324131016T/DANet"

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
 from napari_he2st.core.types import Transform
-from napari_he2st.zoo.base import Batches, Recipe
+from napari_he2st.zoo.base import Batches
 from napari_he2st.zoo.blocks.bpe import Tokeniser, bytes_tokeniser, clip_tokeniser
 from napari_he2st.zoo.blocks.coca import CaptionDecoder, ImageTower, TextTower
 from napari_he2st.zoo.blocks.components import principal_components
@@ -23,6 +23,7 @@ from napari_he2st.zoo.blocks.retrieval import Retrieval
 from napari_he2st.zoo.blocks.search import similarity_mean, weighted_mean
 from napari_he2st.zoo.blocks.symmetry import random_symmetry
 from napari_he2st.zoo.inputs import Tiles
+from napari_he2st.zoo.recipe import Recipe
 from napari_he2st.zoo.weights import load_published
 
 if TYPE_CHECKING:

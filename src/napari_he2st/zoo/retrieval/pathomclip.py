@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_he2st.zoo.base import Batches, Recipe
+from napari_he2st.zoo.base import Batches
 from napari_he2st.zoo.blocks.components import component_scores, principal_components
 from napari_he2st.zoo.blocks.contrast import ProjectionHead, pair_loss
 from napari_he2st.zoo.blocks.retrieval import Retrieval, gather
 from napari_he2st.zoo.blocks.vit import Transformer
 from napari_he2st.zoo.encoders.build import spec_of
 from napari_he2st.zoo.inputs import NeighbourFeatures
+from napari_he2st.zoo.recipe import Recipe
 
 
 class PathOmCLIP(Retrieval):

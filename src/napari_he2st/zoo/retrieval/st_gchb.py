@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_he2st.zoo.base import Batches, Recipe, Slide, descend, make_optimizer
+from napari_he2st.zoo.base import Batches, Slide
 from napari_he2st.zoo.blocks.components import component_scores, principal_components
 from napari_he2st.zoo.blocks.contrast import ProjectionHead, soft_clip_losses
 from napari_he2st.zoo.blocks.graph import nearest_graph
@@ -17,6 +17,7 @@ from napari_he2st.zoo.blocks.pixels import standardise
 from napari_he2st.zoo.blocks.retrieval import Retrieval, gather
 from napari_he2st.zoo.blocks.trunks import load_imagenet, torchvision_network
 from napari_he2st.zoo.inputs import Positions, Tiles
+from napari_he2st.zoo.recipe import Recipe, descend, make_optimizer
 
 _SIGMA, _BETA = 10.0, 25.0
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_he2st.zoo.base import Recipe
 from napari_he2st.zoo.blocks.bags import BagClassifier, width_of
 from napari_he2st.zoo.blocks.transmil import TransMIL
 from napari_he2st.zoo.blocks.vit import join_heads, split_heads
+from napari_he2st.zoo.recipe import Recipe
 
 _HEADS = 8
 _TEXT_DIM = 768

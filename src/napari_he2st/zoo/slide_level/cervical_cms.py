@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from napari_he2st.zoo.base import Batches, Recipe, descend, make_optimizer, make_schedule
+from napari_he2st.zoo.base import Batches
 from napari_he2st.zoo.blocks.bags import BagClassifier, width_of
+from napari_he2st.zoo.recipe import Recipe, descend, make_optimizer, make_schedule
 
 _BETWEEN, _WITHIN = 0.5, 0.1
 _TRAINING_TILES = 3000

@@ -7,10 +7,10 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_he2st.zoo.base import Recipe
 from napari_he2st.zoo.blocks.bags import BagClassifier, width_of
 from napari_he2st.zoo.blocks.clam import WIDTHS, ClamNet, TopTileNet
 from napari_he2st.zoo.blocks.trunks import adopt
+from napari_he2st.zoo.recipe import Recipe
 
 _BAG_SHARE = 0.7
 

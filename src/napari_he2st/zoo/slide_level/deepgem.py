@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_he2st.zoo.base import Recipe
 from napari_he2st.zoo.blocks.bags import BagClassifier, at_least, width_of
+from napari_he2st.zoo.recipe import Recipe
 
 _MOMENTUM = (0.95, 0.8)
 _MOMENTUM_EPOCHS = 200

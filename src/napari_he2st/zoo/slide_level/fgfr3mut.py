@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_he2st.zoo.base import Recipe
 from napari_he2st.zoo.blocks.bags import BagClassifier, at_least, width_of
+from napari_he2st.zoo.recipe import Recipe
 
 
 class FGFR3Mut(BagClassifier):

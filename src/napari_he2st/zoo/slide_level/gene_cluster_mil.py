@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_he2st.core.errors import ModelError
-from napari_he2st.zoo.base import Batches, Recipe, descend, make_optimizer
+from napari_he2st.zoo.base import Batches
 from napari_he2st.zoo.blocks.bags import BagClassifier, width_of
 from napari_he2st.zoo.blocks.clam import WIDTHS, ClamNet
 from napari_he2st.zoo.blocks.trunks import adopt
+from napari_he2st.zoo.recipe import Recipe, descend, make_optimizer
 
 _FOLDS = 3
 

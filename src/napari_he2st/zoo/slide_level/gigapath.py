@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_he2st.zoo.base import Recipe
 from napari_he2st.zoo.blocks.bags import BagClassifier, width_of
 from napari_he2st.zoo.blocks.vit import join_heads, split_heads
+from napari_he2st.zoo.recipe import Recipe
 
 _HEADS = 16
 _RATIOS = (1, 2, 4, 8, 16)

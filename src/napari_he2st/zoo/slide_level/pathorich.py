@@ -8,9 +8,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_he2st.zoo.base import Recipe
 from napari_he2st.zoo.blocks.bags import BagClassifier, width_of
 from napari_he2st.zoo.guard import safe_import
+from napari_he2st.zoo.recipe import Recipe
 
 _DIM = 128
 

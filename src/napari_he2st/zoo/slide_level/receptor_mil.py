@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from napari_he2st.core.errors import ModelError
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Recipe
 from napari_he2st.zoo.blocks.bags import BagClassifier, width_of
 from napari_he2st.zoo.blocks.draws import uniform
 from napari_he2st.zoo.blocks.vit import join_heads, split_heads
+from napari_he2st.zoo.recipe import Recipe
 
 
 class ReceptorMIL(BagClassifier):

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_he2st.zoo.base import Recipe
 from napari_he2st.zoo.blocks.bags import BagClassifier, width_of
 from napari_he2st.zoo.blocks.trunks import adopt
+from napari_he2st.zoo.recipe import Recipe
 
 _POOLER_HEADS = 8
 

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Expression, Output, Predictor, Recipe, Spots
+from napari_he2st.zoo.base import Expression, Output, Predictor, Spots
 from napari_he2st.zoo.blocks.bags import at_least, width_of
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.vit import join_heads, split_heads
 from napari_he2st.zoo.inputs import Bag
+from napari_he2st.zoo.recipe import Recipe
 
 N_GROUPS = 100
 _WINDOW = 10

@@ -10,20 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import (
-    Batches,
-    Expression,
-    Label,
-    Output,
-    Predictor,
-    Recipe,
-    Regions,
-    descend,
-    make_optimizer,
-    make_schedule,
-)
+from napari_he2st.zoo.base import Batches, Expression, Label, Output, Predictor, Regions
 from napari_he2st.zoo.blocks.swin import Swin
 from napari_he2st.zoo.inputs import RegionImage
+from napari_he2st.zoo.recipe import Recipe, descend, make_optimizer, make_schedule
 
 _L1_WEIGHT = 30.0
 _LEVELS = 3

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Expression, Predictor, Recipe, Slide
+from napari_he2st.zoo.base import Expression, Predictor, Slide
 from napari_he2st.zoo.blocks.vit import Transformer
 from napari_he2st.zoo.inputs import Features, Positions
+from napari_he2st.zoo.recipe import Recipe
 
 
 class HisToSGE(Predictor):

@@ -10,24 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import (
-    Batches,
-    Expression,
-    Label,
-    Output,
-    Predictor,
-    Recipe,
-    Regions,
-    descend,
-    make_optimizer,
-    make_schedule,
-)
+from napari_he2st.zoo.base import Batches, Expression, Label, Output, Predictor, Regions
 from napari_he2st.zoo.blocks.image_quality import WINDOW, joint_range, structural_similarity
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.pixels import standardise
 from napari_he2st.zoo.blocks.rasters import owner_mean
 from napari_he2st.zoo.blocks.trunks import load_imagenet, torchvision_network
 from napari_he2st.zoo.inputs import RegionImage
+from napari_he2st.zoo.recipe import Recipe, descend, make_optimizer, make_schedule
 
 _K = (0.02, 0.05)
 _SSIM_WEIGHT = 0.5

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from napari_he2st.analysis.graphs import radius_graph
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Batches, Expression, Label, Recipe
+from napari_he2st.zoo.base import Batches, Expression, Label
 from napari_he2st.zoo.blocks.cells import CellsOfSpots
 from napari_he2st.zoo.blocks.hipt import CELL_PX
 from napari_he2st.zoo.blocks.rasters import cell_positions, owner_mean
 from napari_he2st.zoo.blocks.superpixels import SuperPixels
 from napari_he2st.zoo.inputs import Positions
+from napari_he2st.zoo.recipe import Recipe
 
 
 class IScale(SuperPixels):

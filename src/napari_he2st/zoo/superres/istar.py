@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from napari_he2st.zoo.base import Recipe
 from napari_he2st.zoo.blocks.superpixels import SuperPixels
+from napari_he2st.zoo.recipe import Recipe
 
 
 class IStar(SuperPixels):

@@ -11,24 +11,14 @@ from torch.nn import functional as F
 
 from napari_he2st.analysis.graphs import nearest
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import (
-    Batches,
-    Expression,
-    Input,
-    Label,
-    Output,
-    Pixels,
-    Predictor,
-    Recipe,
-    descend,
-    make_optimizer,
-)
+from napari_he2st.zoo.base import Batches, Expression, Input, Label, Output, Pixels, Predictor
 from napari_he2st.zoo.blocks.cells import CellsOfSpots, cell_regions
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.rasters import cell_positions, owner_mean
 from napari_he2st.zoo.blocks.vit import join_heads, split_heads
 from napari_he2st.zoo.encoders.dense import dense_encoder, dense_spec
 from napari_he2st.zoo.inputs import Positions
+from napari_he2st.zoo.recipe import Recipe, descend, make_optimizer
 
 _MPP = 0.5
 _QUERIES = 512

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Expression, Label, Output, Predictor, Recipe, Regions
+from napari_he2st.zoo.base import Expression, Label, Output, Predictor, Regions
 from napari_he2st.zoo.blocks.losses import nan_mse, spot_pcc_loss
 from napari_he2st.zoo.blocks.rasters import owner_sum
 from napari_he2st.zoo.blocks.vit import join_heads, split_heads
 from napari_he2st.zoo.encoders.build import Encoder, published_network, spec_of
 from napari_he2st.zoo.inputs import RegionImage
+from napari_he2st.zoo.recipe import Recipe
 
 _PCC_WEIGHT = 0.5
 _TILES = 8

@@ -18,22 +18,12 @@ from napari_he2st.analysis.domains.leiden import communities
 from napari_he2st.analysis.graphs import knn_graph
 from napari_he2st.core.noise import Noise
 from napari_he2st.core.types import Domains
-from napari_he2st.zoo.base import (
-    Batches,
-    DomainMethod,
-    Expression,
-    Input,
-    Label,
-    Predictor,
-    Recipe,
-    Slide,
-    Spots,
-    Unit,
-)
+from napari_he2st.zoo.base import Batches, DomainMethod, Expression, Input, Label, Predictor, Slide, Spots, Unit
 from napari_he2st.zoo.blocks.expression import most_variable, normalised
 from napari_he2st.zoo.blocks.sparse import edges_in, graph_balance, sharpened, student_t
 from napari_he2st.zoo.blocks.vit import Transformer
 from napari_he2st.zoo.inputs import Positions, Tiles
+from napari_he2st.zoo.recipe import Recipe
 
 if TYPE_CHECKING:
     from anndata import AnnData
