@@ -42,6 +42,26 @@ Samples = Annotated[
     typer.Option("--samples", min=1, help="Draws of predictors that draw at random; by default as many as published."),
 ]
 
+Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Instead of the published number.")]
+Variant = Annotated[
+    str | None, typer.Option("--variant", help="A variant of its card, such as tiny; --argument departs from it.")
+]
+Arguments = Annotated[
+    list[str] | None, typer.Option("--argument", metavar="NAME=VALUE", help="An argument of the system; repeatable.")
+]
+Departures = Annotated[
+    list[str] | None,
+    typer.Option("--recipe", metavar="NAME=VALUE", help="Departs from the published recipe: lr=1e-3; repeatable."),
+]
+
+# What a new bundle says of itself.
+Name = Annotated[str | None, typer.Option("--name", help="What the bundle is called, without spaces.")]
+Title = Annotated[str | None, typer.Option("--title", help="What people read.")]
+Organs = Annotated[list[str] | None, typer.Option("--organ", help="Of the training data; repeatable.")]
+Species = Annotated[list[str] | None, typer.Option("--species", help="Of the training data; repeatable.")]
+Licence = Annotated[str, typer.Option("--licence", help="Of the bundle.")]
+Notes = Annotated[str, typer.Option("--notes", help="What it must not be used for; goes into its card.")]
+
 
 def examples(*lines: str) -> str:
     """The epilogue of a command's help: one example per line."""

@@ -11,7 +11,28 @@ from typer.core import TyperCommand
 
 from napari_he2st.cli import console
 from napari_he2st.cli.inputs import open_section, open_slide, read_given, warn_of_misfit
-from napari_he2st.cli.options import Cells, Device, Force, Mpp, Nuclei, Output, Seed, examples, read_genes, read_pairs
+from napari_he2st.cli.options import (
+    Arguments,
+    Cells,
+    Departures,
+    Device,
+    Epochs,
+    Force,
+    Licence,
+    Mpp,
+    Name,
+    Notes,
+    Nuclei,
+    Organs,
+    Output,
+    Seed,
+    Species,
+    Title,
+    Variant,
+    examples,
+    read_genes,
+    read_pairs,
+)
 
 app = typer.Typer()
 
@@ -65,18 +86,10 @@ def train(
         list[str] | None,
         typer.Option("--validate", metavar="SECTION…", help="Sections that choose the best epoch; never scored."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Instead of the published number.")] = None,
-    variant: Annotated[
-        str | None, typer.Option("--variant", help="A variant of its card, such as tiny; --argument departs from it.")
-    ] = None,
-    argument: Annotated[
-        list[str] | None,
-        typer.Option("--argument", metavar="NAME=VALUE", help="An argument of the system; repeatable."),
-    ] = None,
-    recipe: Annotated[
-        list[str] | None,
-        typer.Option("--recipe", metavar="NAME=VALUE", help="Departs from the published recipe: lr=1e-3; repeatable."),
-    ] = None,
+    epochs: Epochs = None,
+    variant: Variant = None,
+    argument: Arguments = None,
+    recipe: Departures = None,
     panel: Annotated[
         str | None, typer.Option("--panel", help="Genes to learn: hvg:1000, mean:250, or a file with one per line.")
     ] = None,
@@ -84,12 +97,12 @@ def train(
         list[Fold] | None,
         typer.Option("--fold", help="Also score with each section or patient left out in turn; repeatable."),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="What the bundle is called, without spaces.")] = None,
-    title: Annotated[str | None, typer.Option("--title", help="What people read.")] = None,
-    organ: Annotated[list[str] | None, typer.Option("--organ", help="Of the training data; repeatable.")] = None,
-    species: Annotated[list[str] | None, typer.Option("--species", help="Of the training data; repeatable.")] = None,
-    licence: Annotated[str, typer.Option("--licence", help="Of the bundle.")] = "",
-    notes: Annotated[str, typer.Option("--notes", help="What it must not be used for; goes into its card.")] = "",
+    name: Name = None,
+    title: Title = None,
+    organ: Organs = None,
+    species: Species = None,
+    licence: Licence = "",
+    notes: Notes = "",
     nuclei: Nuclei = None,
     cells: Cells = None,
     mpp: Mpp = None,

@@ -8,7 +8,25 @@ from typing import Annotated
 import typer
 
 from napari_he2st.cli import console
-from napari_he2st.cli.options import Device, Force, Mpp, Output, Seed, examples, read_pairs
+from napari_he2st.cli.options import (
+    Arguments,
+    Departures,
+    Device,
+    Epochs,
+    Force,
+    Licence,
+    Mpp,
+    Name,
+    Notes,
+    Organs,
+    Output,
+    Seed,
+    Species,
+    Title,
+    Variant,
+    examples,
+    read_pairs,
+)
 
 app = typer.Typer()
 
@@ -31,22 +49,16 @@ def train_slides(
     ],
     output: Output,
     folds: Annotated[int, typer.Option("--folds", min=0, help="Groups of patients left out in turn and scored.")] = 5,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Instead of the published number.")] = None,
-    variant: Annotated[str | None, typer.Option("--variant", help="A variant of its card, such as tiny.")] = None,
-    argument: Annotated[
-        list[str] | None,
-        typer.Option("--argument", metavar="NAME=VALUE", help="An argument of the system; repeatable."),
-    ] = None,
-    recipe: Annotated[
-        list[str] | None,
-        typer.Option("--recipe", metavar="NAME=VALUE", help="Departs from the published recipe: lr=1e-3; repeatable."),
-    ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="What the bundle is called, without spaces.")] = None,
-    title: Annotated[str | None, typer.Option("--title", help="What people read.")] = None,
-    organ: Annotated[list[str] | None, typer.Option("--organ", help="Of the training data; repeatable.")] = None,
-    species: Annotated[list[str] | None, typer.Option("--species", help="Of the training data; repeatable.")] = None,
-    licence: Annotated[str, typer.Option("--licence", help="Of the bundle.")] = "",
-    notes: Annotated[str, typer.Option("--notes", help="What it must not be used for; goes into its card.")] = "",
+    epochs: Epochs = None,
+    variant: Variant = None,
+    argument: Arguments = None,
+    recipe: Departures = None,
+    name: Name = None,
+    title: Title = None,
+    organ: Organs = None,
+    species: Species = None,
+    licence: Licence = "",
+    notes: Notes = "",
     mpp: Mpp = None,
     device: Device = "auto",
     seed: Seed = 0,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.zoo.regression.generated import engine_inputs, expression
+from tests.zoo.regression.generated import OneSlide, engine_inputs, expression
 
 from napari_he2st.core.noise import Noise
 from napari_he2st.zoo import inputs as kinds
@@ -46,24 +46,10 @@ def draw(model: Predictor, n: int, seed: int = 0, measured: torch.Tensor | None 
         return model.predict(noise=Noise(seed, 0, np.arange(n)), **options, **prepared)
 
 
-class _OneBatch:
-    n_slides = 1
-
-    def __init__(self, model: Predictor, target: torch.Tensor) -> None:
-        self.model, self.target = model, target
-
-    def __len__(self) -> int:
-        return 1
-
-    def __iter__(self):
-        targets = {"expression": self.target, "slide": torch.zeros(len(self.target), dtype=torch.int64)}
-        yield targets, self.model.prepare(**inputs_of(self.model, len(self.target), self.target))
-
-
 def fit(model: Predictor, target: torch.Tensor, epochs: int) -> list[dict[str, float]]:
     lr = 2e-4 if isinstance(model, system("stdiff")) else 2e-3
     recipe = replace(model.recipe, optimizer="adam", lr=lr, epochs=epochs, schedule=None)
-    batches = _OneBatch(model, target)
+    batches = OneSlide(model, inputs_of(model, len(target), target), expression=target)
     records = list(model.fit(batches, recipe))
     model.finish(batches)
     return records

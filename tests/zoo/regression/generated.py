@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -82,3 +83,20 @@ def engine_inputs(model: Predictor, n: int) -> dict[str, Any]:
                 message = f"no generated input of kind {type(spec).__name__}"
                 raise TypeError(message)
     return made
+
+
+class OneSlide:
+    """Batches of a fit: all spots of one slide at once, prepared anew each time."""
+
+    n_slides = 1
+
+    def __init__(self, model: Predictor, inputs: dict[str, Any], **targets: Tensor) -> None:
+        self.model, self.inputs = model, inputs
+        n = len(targets["expression"])
+        self.targets = {**targets, "slide": torch.zeros(n, dtype=torch.int64), "row": torch.arange(n)}
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
+        yield self.targets, self.model.prepare(**self.inputs)

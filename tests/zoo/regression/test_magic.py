@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from tests.zoo.regression.generated import engine_inputs, expression
+from tests.zoo.regression.generated import OneSlide, engine_inputs, expression
 
 from napari_he2st.zoo.catalogue import cards
 from napari_he2st.zoo.regression.magic import Magic, gene_tokens
@@ -13,25 +13,13 @@ from napari_he2st.zoo.regression.magic import Magic, gene_tokens
 N_SPOTS, N_GENES = 12, 10
 
 
-class _OneBatch:
-    n_slides = 1
-
-    def __init__(self, model: Magic) -> None:
-        self.item = ({"expression": 4 * expression(N_SPOTS, N_GENES)}, model.prepare(**engine_inputs(model, N_SPOTS)))
-
-    def __len__(self) -> int:
-        return 1
-
-    def __iter__(self):
-        yield self.item
-
-
 def test_the_first_stage_learns_and_then_freezes_the_image_encoder() -> None:
     torch.manual_seed(0)
     model = Magic(N_GENES, **{**cards()["magic"].variants["tiny"], "contrast_epochs": 6})
+    batches = OneSlide(model, engine_inputs(model, N_SPOTS), expression=4 * expression(N_SPOTS, N_GENES))
     recipe = replace(model.recipe, lr=1e-3, epochs=2, schedule=None)
     records = []
-    for record in model.fit(_OneBatch(model), recipe):
+    for record in model.fit(batches, recipe):
         records.append(record)
         if len(records) == 6:
             before = {key: value.clone() for key, value in model.state_dict().items()}

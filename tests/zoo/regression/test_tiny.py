@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.zoo.regression.generated import engine_inputs, expression
+from tests.zoo.regression.generated import OneSlide, engine_inputs, expression
 
 from napari_he2st.zoo.catalogue import cards, system
 
@@ -39,28 +39,11 @@ def test_one_spot_is_enough(slug: str) -> None:
         assert model.predict(**model.prepare(**engine_inputs(model, 1))).isfinite().all()
 
 
-class _OneBatch:
-    """All spots in one batch, prepared anew each time."""
-
-    n_slides = 1
-
-    def __init__(self, model, target: torch.Tensor) -> None:
-        self.model, self.target = model, target
-        self.inputs = engine_inputs(model, len(target))
-
-    def __len__(self) -> int:
-        return 1
-
-    def __iter__(self):
-        targets = {"expression": self.target, "slide": torch.zeros(len(self.target), dtype=torch.int64)}
-        counts = (self.target.exp() * 3).round()
-        targets |= {name: counts for name in ("counts", "niche") if name in self.model.targets}
-        yield targets, self.model.prepare(**self.inputs)
-
-
 def _fit(model, target: torch.Tensor, epochs: int) -> list[dict]:
     recipe = replace(model.recipe, optimizer="adam", lr=1e-3, epochs=epochs, schedule=None)
-    batches = _OneBatch(model, target)
+    counts = (target.exp() * 3).round()
+    others = {name: counts for name in ("counts", "niche") if name in model.targets}
+    batches = OneSlide(model, engine_inputs(model, len(target)), expression=target, **others)
     records = list(model.fit(batches, recipe))
     model.finish(batches)
     return records

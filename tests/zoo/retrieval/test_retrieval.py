@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.zoo.regression.generated import engine_inputs, expression
+from tests.zoo.regression.generated import OneSlide, engine_inputs, expression
 
 from napari_he2st.core.errors import ModelError
 from napari_he2st.zoo.blocks.retrieval import gather
@@ -34,27 +34,9 @@ def tiny(slug: str):
     return model
 
 
-class OneSlide:
-    """All spots of one slide in one batch."""
-
-    n_slides = 1
-
-    def __init__(self, model, target: torch.Tensor) -> None:
-        self.model, self.target = model, target
-        self.inputs = engine_inputs(model, len(target))
-
-    def __len__(self) -> int:
-        return 1
-
-    def __iter__(self):
-        n = len(self.target)
-        rows = {"slide": torch.zeros(n, dtype=torch.int64), "row": torch.arange(n)}
-        yield {"expression": self.target, **rows}, self.model.prepare(**self.inputs)
-
-
 def fit(model, target: torch.Tensor, epochs: int) -> list[dict]:
     recipe = replace(model.recipe, optimizer="adam", lr=2e-3, epochs=epochs, schedule=None)
-    batches = OneSlide(model, target)
+    batches = OneSlide(model, engine_inputs(model, len(target)), expression=target)
     records = list(model.fit(batches, recipe))
     model.finish(batches)
     return records
