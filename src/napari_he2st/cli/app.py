@@ -27,6 +27,7 @@ from napari_he2st.cli import (
     nuclei,
     predict,
     train,
+    train_encoder,
     train_slides,
 )
 from napari_he2st.cli.options import examples
@@ -54,6 +55,7 @@ _MODULES = (
     impute,
     train,
     train_slides,
+    train_encoder,
     import_weights,
     domains,
     align,

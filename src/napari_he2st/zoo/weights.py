@@ -101,6 +101,25 @@ def overrides() -> dict[str, Path]:
     return {name: path.parent / Path(value).expanduser() for name, value in table.items()}
 
 
+def name_weights(name: str, path: Path) -> None:
+    """Add a file to the user's list of weight files.
+
+    Raises
+    ------
+    WeightsError
+        The list names another file already, or is not readable.
+    """
+    known, own = overrides(), overrides_file()
+    if known.get(name, path) != path:
+        raise WeightsError(f"The list of weight files has another file for {name}", where=own, todo="Change it there")
+    if name not in known:
+        text = own.read_text(encoding="utf-8") if own.exists() else ""
+        own.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(own, force=True) as aside:
+            line = f"{json.dumps(name)} = {json.dumps(str(path))}\n"
+            aside.write_text(text + ("" if text.endswith("\n") or not text else "\n") + line, encoding="utf-8")
+
+
 def find_weights(name: str, source: WeightSource | None, *, address: str | None = None) -> Path:
     """The weight file of ``name``: the user's own if there is one, else the published one, checked.
 

@@ -163,7 +163,7 @@ def published_network(spec: EncoderSpec) -> nn.Module:
     if spec.builder == "colour-texture":
         return network.eval()
     if spec.builder == "hipt4k":
-        return hipt_network()
+        return hipt_network(spec.name)
     if spec.builder == "torchvision" and spec.weights is None and spec.name not in overrides():
         entries, path = imagenet_entries(spec.architecture), Path(f"torchvision:{spec.architecture}")
     else:
@@ -173,13 +173,18 @@ def published_network(spec: EncoderSpec) -> nn.Module:
     return network.eval()
 
 
-def hipt_network() -> HIPT:
-    """Both transformers of HIPT, with the user's weight files of ``hipt256`` and ``hipt4k``."""
-    network = HIPT()
-    for name, part in (("hipt256", network.model256), ("hipt4k", network.model4k)):
-        spec, path = spec_of(name), find_weights(name, None)
+def hipt_network(name: str = "hipt4k") -> HIPT:
+    """Both transformers of HIPT, with the user's weight files of one row of the table and of that of its patches."""
+    network = HIPT(**spec_of(name).arguments)
+    for row, part in ((patches_below(name), network.model256), (name, network.model4k)):
+        spec, path = spec_of(row), find_weights(row, None)
         fill_network(part, _own_entries(spec, load_checkpoint(path), path), spec.match, path)
     return network.eval()
+
+
+def patches_below(name: str) -> str:
+    """The row of the patches' transformer that a transformer of regions stands on."""
+    return name.replace("4k", "256")
 
 
 def _own_entries(spec: EncoderSpec, entries: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -308,7 +313,7 @@ BUILDERS: dict[str, Callable[[EncoderSpec], nn.Module]] = {
     "timm": lambda spec: create_timm(spec.architecture, spec.arguments),
     "torchvision": _torchvision,
     "own": _own,
-    "hipt4k": lambda _: HIPT(),
+    "hipt4k": lambda spec: HIPT(**spec.arguments),
     "colour-texture": lambda _: ColourTexture(),
 }
 """Builder → function of the spec that makes the published network with random weights."""

@@ -5,6 +5,8 @@
     each averaged over 16 shifts of the image and smoothed, and its mean colour.
 ``hipt-unshifted``
     The same without the shifts, at a sixteenth of the time.
+``hipt-small``
+    The same with the small transformers that ``he2st train-encoder`` trains on the user's slides: 48 and 96 numbers.
 ``efficientnet-lite0``
     ImageNet weights that come with the package: maps after stages 3 and 5 of each cell, their mean over the 16 × 16
     cells around it, and its mean colour.
@@ -188,6 +190,7 @@ _BUILDERS: dict[str, tuple[DenseSpec, Callable[[], nn.Module]]] = {
             lambda: HiptMaps(hipt_network(), shifts=True),
         ),
         (DenseSpec("hipt-unshifted", 579, _AROUND // 2), lambda: HiptMaps(hipt_network(), shifts=False)),
+        (DenseSpec("hipt-small", 147, _AROUND // 2), lambda: HiptMaps(hipt_network("hipt4k-small"), shifts=False)),
         (DenseSpec("efficientnet-lite0", 307, _AROUND), _EfficientNetMaps),
         (DenseSpec("colour", 12, _AROUND // 2), _ColourMaps),
     )
