@@ -21,6 +21,7 @@ from napari_he2st.core.types import Domains
 from napari_he2st.zoo.base import Batches, DomainMethod, Expression, Input, Label, Predictor, Slide, Spots, Unit
 from napari_he2st.zoo.blocks.expression import most_variable, normalised
 from napari_he2st.zoo.blocks.sparse import edges_in, graph_balance, sharpened, student_t
+from napari_he2st.zoo.blocks.start import start_at_mean
 from napari_he2st.zoo.blocks.vit import Transformer
 from napari_he2st.zoo.inputs import Positions, Tiles
 from napari_he2st.zoo.recipe import Recipe
@@ -55,6 +56,8 @@ class TransformerST(DomainMethod, Predictor):
         Width of the window whose mean is a position's colour.
     tile_px, mpp, dim, depth, heads, dim_head, mlp_dim, dropout
         Of the vision transformer.
+    faithful
+        Start its training from random weights of its last layer, as published; by default it starts at the mean.
 
     Notes
     -----
@@ -82,9 +85,10 @@ class TransformerST(DomainMethod, Predictor):
         dim_head: int = 64,
         mlp_dim: int = 2048,
         dropout: float = 0.1,
+        faithful: bool = False,
     ) -> None:
         Predictor.__init__(self)
-        self.task, self.epochs = task, epochs
+        self.task, self.epochs, self.faithful = task, epochs, faithful
         self.inputs: dict[str, Input] = {}
         if task == "domains":
             return
@@ -140,6 +144,8 @@ class TransformerST(DomainMethod, Predictor):
     def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:
         """Train the vision transformer; for super-resolution there is nothing to train."""
         if self.task == "regression":
+            if not self.faithful:
+                start_at_mean(batches, self.gene_head[-1])
             yield from super().fit(batches, recipe)
 
     def finish(self, batches: Batches) -> None:
