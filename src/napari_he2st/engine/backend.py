@@ -71,7 +71,7 @@ class CompiledEncoder:
         return torch.from_numpy(np.array(features))
 
 
-class _ChannelsLast(nn.Module):  # type: ignore[misc] - torch is not typed
+class _ChannelsLast(nn.Module):  # type: ignore[misc]
     """An encoder of tiles as they are read: (n, px, px, 3)."""
 
     def __init__(self, encoder: Encoder) -> None:
