@@ -105,6 +105,11 @@ class Bar(Control):
         self._progress.advance(self._task, n)
         super().advance(n)
 
+    def note(self, text: str) -> None:
+        """Print it above the bar."""
+        super().note(text)
+        warn(text)
+
     def __enter__(self) -> Self:
         self._progress.start()
         return self

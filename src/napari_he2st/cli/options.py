@@ -15,7 +15,7 @@ from napari_he2st.core.types import GeneSet, Region, Transform
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.", show_default=False)]
 Force = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, openvino, cuda, cuda:1 or mps.")]
 Seed = Annotated[int, typer.Option("--seed", help="Fixes every random choice.")]
 Stain = Literal["macenko", "reinhard"]
 Mpp = Annotated[

@@ -19,6 +19,9 @@ class Progress(Protocol):
     def advance(self, n: int = 1) -> None:
         """Say that ``n`` more steps are done; raises :class:`Cancelled` when asked to stop."""
 
+    def note(self, text: str) -> None:
+        """Say something that the user should know of the work, which goes on."""
+
 
 class Control:
     """A progress that can be paused and cancelled from another thread.
@@ -29,10 +32,13 @@ class Control:
         Steps done and to do in this stage.
     what
         Name of the stage.
+    notes
+        What was said of the work, each once.
     """
 
     def __init__(self) -> None:
         self.done, self.total, self.what = 0, None, ""  # type: int, int | None, str
+        self.notes: list[str] = []
         self._cancel, self._go = threading.Event(), threading.Event()
         self._go.set()
 
@@ -44,6 +50,11 @@ class Control:
         """Count ``n`` steps, wait while paused, stop when cancelled."""
         self.done += n
         self.checkpoint()
+
+    def note(self, text: str) -> None:
+        """Keep what the user should know."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     def checkpoint(self) -> None:
         """Wait while paused; raise :class:`Cancelled` once cancelled."""

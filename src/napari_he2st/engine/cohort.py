@@ -22,7 +22,7 @@ from napari_he2st.core.errors import MissingExtraError, OutputError, SlideError
 from napari_he2st.core.progress import Control
 from napari_he2st.data.export import export
 from napari_he2st.data.slides import Slide, is_address
-from napari_he2st.engine.device import choose_device
+from napari_he2st.engine.device import device_name
 from napari_he2st.engine.predict import predict, tissue_grid
 from napari_he2st.engine.regions import Geometry, Layout
 from napari_he2st.engine.results import to_adata
@@ -210,7 +210,7 @@ def _collect(job: Job, n_ranges: int, run: dict[str, Any]) -> AnnData:
             if chunk.std is not None:
                 spread = np.full_like(values, np.nan) if spread is None else spread
                 spread[chunk.index] = chunk.std
-    device = str(choose_device(run.get("device", "auto")))
+    device = device_name(run.get("device", "auto"))
     adata = to_adata(bundle, slide, grid, values, genes=genes, std=spread, seed=run.get("seed", 0), device=device)
     job.output.parent.mkdir(parents=True, exist_ok=True)
     export(adata, "h5ad", job.output, force=True, slide=slide)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_he2st.core.types import Grid, Region
-from napari_he2st.engine.device import choose_device
+from napari_he2st.engine.device import OPENVINO, auto_batch_size, auto_workers, choose_device
 from napari_he2st.engine.features import NOTHING_GIVEN, Given
 from napari_he2st.engine.predict import gene_columns, rows_in_order
 from napari_he2st.engine.run import Runner, Settings
@@ -63,14 +63,14 @@ def estimate(
     """Expected cost of a run, from a timed probe of a few tiles of this slide."""
     rows = rows_in_order(grid, region, "raster")
     columns = gene_columns(bundle, genes)
-    middle = rows[len(rows) // 2 :][: 2 * probe_tiles]
-    size = max(1, len(middle) // 2)
-    runner = Runner(
-        bundle, slide, grid, middle, choose_device(device), columns, Settings(n_samples=n_samples, given=given), size
-    )
+    where = choose_device(device)
+    size = min(probe_tiles, auto_batch_size(where))
+    middle = rows[len(rows) // 2 :][: size * (1 + auto_workers(where))]
+    settings = Settings(n_samples=n_samples, given=given, compiled=device == OPENVINO)
+    runner = Runner(bundle, slide, grid, middle, where, columns, settings, size)
     list(runner.run(runner.plan[:1]))  # warms up
     start = time.perf_counter()
-    done = sum(len(chunk.index) for chunk in runner.run(runner.plan[-1:]))
+    done = sum(len(chunk.index) for chunk in runner.run(runner.plan[1:] or runner.plan))
     per_tile = (time.perf_counter() - start) / done
     spread = len(bundle.members) * draws_of(bundle.members[0], n_samples) > 1
     memory = len(rows) * len(columns) * 4 * (2 if spread else 1)

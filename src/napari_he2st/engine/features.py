@@ -6,7 +6,7 @@ import hashlib
 import queue
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +22,8 @@ from napari_he2st.core.paths import cache_folder
 from napari_he2st.core.types import Grid, Nuclei
 from napari_he2st.data.slides.grid import square_grid
 from napari_he2st.data.slides.tissue import tissue_mask
+from napari_he2st.engine.device import Halving, auto_workers, half_on, placed, precision, to_device
+from napari_he2st.engine.workers import in_order
 from napari_he2st.zoo import inputs as kinds
 from napari_he2st.zoo.encoders.build import Encoder, build, spec_of
 
@@ -29,10 +31,11 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from napari_he2st.data.slides import Slide
+    from napari_he2st.engine.backend import CompiledEncoder
     from napari_he2st.zoo.base import Predictor, Unit
 
 T = TypeVar("T")
-ENCODED = 16
+ENCODED = 8
 """Tiles that go through an encoder together where they are not a batch already."""
 
 SAMPLE_TILES = 256
@@ -82,6 +85,10 @@ class Scene:
         What the user supplied.
     members
         Of regions, which are the grid then: the rows of spots or nuclei that belong to each.
+    compiled
+        Whether encoders run compiled by OpenVINO.
+    halving
+        Puts what does not fit into memory through an encoder in pieces.
     """
 
     slide: Slide
@@ -92,6 +99,8 @@ class Scene:
     model: Predictor | None = None
     given: Given = NOTHING_GIVEN
     members: Sequence[NDArray[np.intp]] = ()
+    compiled: bool = False
+    halving: Halving = field(default_factory=Halving)
 
     @property
     def unit(self) -> Unit | None:
@@ -108,6 +117,12 @@ class Scene:
         if mpp == "native":
             return self.slide.mpp
         return self.mpp if mpp is None else float(mpp)
+
+    def encode(self, encoder: str, tiles: Tensor) -> Tensor:
+        """Features of uint8 tiles (n, 3, px, px), float32 (n, dim), on the scene's device."""
+        model = encoder_on(encoder, self.device, self.compiled)
+        tiles = to_device(tiles, self.device)
+        return torch.cat(self.halving(lambda rows: encode(model, tiles[rows]), len(tiles)))
 
 
 def ahead(source: Iterator[T], depth: int) -> Generator[T]:
@@ -166,15 +181,32 @@ def encoder_tile(scene: Scene, spec: kinds.Features) -> tuple[int, float]:
 
 
 @lru_cache(maxsize=4)
-def encoder_on(name: str, device: torch.device) -> Encoder:
-    """An encoder, ready for inference on a device; the last few stay loaded."""
-    return build(name).to(device).eval()
+def encoder_on(name: str, device: torch.device, compiled: bool = False) -> Encoder | CompiledEncoder:
+    """An encoder, ready for inference on a device; the last few stay loaded.
+
+    Parameters
+    ----------
+    name
+        As for :func:`~napari_he2st.zoo.encoders.build.build`.
+    device
+        Where it runs.
+    compiled
+        By OpenVINO rather than torch, unless it has no weights and with that nothing that would gain.
+    """
+    encoder = build(name)
+    if compiled and next(encoder.network.parameters(), None) is not None:
+        from napari_he2st.engine.backend import CompiledEncoder
+
+        return CompiledEncoder(encoder)
+    placed(encoder, device)
+    return encoder
 
 
 @torch.inference_mode()
-def encode(encoder: Encoder, tiles: Tensor) -> Tensor:
+def encode(encoder: Encoder | CompiledEncoder, tiles: Tensor) -> Tensor:
     """Features of uint8 tiles (n, 3, px, px): float32 (n, dim)."""
-    return encoder(tiles).float()
+    with precision(tiles.device, half_on(tiles.device, encoder.spec.half)):
+        return encoder(tiles).float()
 
 
 def slide_statistics(scene: Scene, encoder: str, px: int, mpp: float) -> tuple[Tensor, Tensor]:
@@ -195,14 +227,10 @@ def slide_statistics(scene: Scene, encoder: str, px: int, mpp: float) -> tuple[T
         with np.load(file, allow_pickle=False) as stored:
             return torch.from_numpy(stored["mean"]), torch.from_numpy(stored["std"])
     centres = tissue_sample(slide)
-    model = encoder_on(encoder, scene.device)
-    tiles = slide.read_tiles(centres, px, mpp, batch_size=16)
-    features = torch.cat(
-        [
-            encode(model, torch.from_numpy(batch.tiles[batch.ok]).to(scene.device).permute(0, 3, 1, 2)).cpu()
-            for batch in ahead(tiles, depth=2)
-        ]
-    ).double()
+    read = ahead(slide.read_tiles(centres, px, mpp, batch_size=ENCODED), depth=2)
+    tiles = (torch.from_numpy(batch.tiles[batch.ok]).permute(0, 3, 1, 2) for batch in read)
+    n_workers = auto_workers(scene.device)
+    features = torch.cat(list(in_order(lambda some: scene.encode(encoder, some).cpu(), tiles, n_workers))).double()
     mean, std = features.mean(dim=0).float(), features.std(dim=0, correction=0).float()
     std = torch.where(std > 1e-6, std, torch.ones_like(std))
     file.parent.mkdir(parents=True, exist_ok=True)

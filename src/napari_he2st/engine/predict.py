@@ -18,8 +18,9 @@ from napari_he2st.core.types import Chunk, Grid, Region
 from napari_he2st.data.slides.grid import square_grid
 from napari_he2st.data.slides.stain import normalised
 from napari_he2st.data.slides.tissue import tissue_mask
-from napari_he2st.engine.device import auto_batch_size, choose_device
+from napari_he2st.engine.device import OPENVINO, choose_device, device_name
 from napari_he2st.engine.features import NOTHING_GIVEN, Given
+from napari_he2st.engine.probe import best_batch_size
 from napari_he2st.engine.results import to_adata
 from napari_he2st.engine.run import Runner, Settings, describe_given, predicts_cells, sees_a_slide
 from napari_he2st.engine.sampling import draws_of
@@ -64,9 +65,9 @@ def predict(
     slide, grid
         Where to predict.
     device
-        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``.
+        ``"auto"``, ``"cpu"``, ``"openvino"`` (the CPU with faster encoders), ``"cuda"``, ``"mps"``.
     batch_size
-        Spots per batch; halved by itself when memory runs out.
+        Spots per batch, by default what a probe finds best on long runs; halved by itself when memory runs out.
     region
         Predict only spots inside.
     order
@@ -114,7 +115,12 @@ def predict(
     columns = gene_columns(bundle, genes)
     rows = rows_in_order(grid, region, order) if rows is None else rows
     _check_own_slide(bundle, slide)
-    size = auto_batch_size(where) if batch_size == "auto" else batch_size
+    settings = Settings(seed, n_samples, options, given, compiled=device == OPENVINO)
+
+    def runner(rows: NDArray[np.intp], size: int) -> Runner:
+        return Runner(bundle, slide, grid, rows, where, columns, settings, size, control.note)
+
+    size = best_batch_size(runner, rows, where) if batch_size == "auto" else batch_size
     with ExitStack() as stack:
         target = None
         if store is not None:
@@ -128,22 +134,22 @@ def predict(
                 "n_samples": draws_of(bundle.members[0], n_samples),
                 "options": dict(options or {}),
                 "given": describe_given(given),
-                "device": where.type,
+                "device": OPENVINO if device == OPENVINO else where.type,
                 "batch_size": size,
             }
             panel = [bundle.genes[i] for i in columns]
             spread = len(bundle.members) * facts["n_samples"] > 1
             target = stack.enter_context(Store.open_run(store, grid, panel, rows, facts, spread=spread))
             size = target.batch_size
-        runner = Runner(bundle, slide, grid, rows, where, columns, Settings(seed, n_samples, options, given), size)
-        plan = runner.plan
+        work = runner(rows, size)
+        plan = work.plan
         control.start(len(rows), "Predicting")
         if target is not None:
             for chunk in target.finished([window.kept for window in plan]):
                 yield chunk
                 control.advance(len(chunk.index))
             plan = [window for window in plan if not target.has(window.kept)]
-        for chunk in runner.run(plan):
+        for chunk in work.run(plan):
             if target is not None:
                 target.write(chunk)
             yield chunk
@@ -197,12 +203,14 @@ def predict_slide(
     kept = [bundle.genes[i] for i in gene_columns(bundle, genes)]
     values = np.full((len(grid), len(kept)), np.nan, dtype=np.float32)
     spread = None
+    control = run["control"] = run.get("control") or Control()
     for chunk in predict(bundle, slide, grid, genes=genes, seed=seed, device=device, given=given, **run):
         values[chunk.index] = chunk.mean
         if chunk.std is not None:
             spread = np.full_like(values, np.nan) if spread is None else spread
             spread[chunk.index] = chunk.std
-    adata = to_adata(bundle, slide, grid, values, genes=kept, std=spread, seed=seed, device=str(choose_device(device)))
+    facts: dict[str, Any] = {"seed": seed, "device": device_name(device), "notes": control.notes}
+    adata = to_adata(bundle, slide, grid, values, genes=kept, std=spread, **facts)
     adata.uns[keys.UNS]["unreadable_spots"] = int(np.isnan(values).all(axis=1).sum())
     return adata
 

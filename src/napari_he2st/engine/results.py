@@ -30,8 +30,19 @@ def to_adata(
     seed: int = 0,
     device: str = "cpu",
     scale: str | None = None,
+    notes: Sequence[str] = (),
 ) -> AnnData:
-    """Predicted values, float32 (spots, genes), as AnnData with provenance; ``scale`` if not the bundle's."""
+    """Predicted values, float32 (spots, genes), as AnnData with provenance.
+
+    Parameters
+    ----------
+    bundle, slide, grid, values, genes, std, seed, device
+        What was predicted, with what, where.
+    scale
+        Of the values, if not the bundle's.
+    notes
+        What was said of the run.
+    """
     import anndata as ad
     import pandas as pd
 
@@ -75,6 +86,7 @@ def to_adata(
         tile_mpp=bundle.manifest.mpp,
         seed=seed,
         device=device,
+        notes=np.asarray(notes, dtype=object).astype(str) if len(notes) else None,
     )
     spot_px = grid.spot_um / slide.mpp
     adata.uns[keys.SPATIAL] = {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,13 +14,15 @@ from numpy.typing import NDArray
 
 from napari_he2st.core.errors import ModelError
 from napari_he2st.core.types import Chunk, Grid
-from napari_he2st.engine.device import Halving, device_errors
+from napari_he2st.engine.device import Halving, auto_workers, device_errors, placed
 from napari_he2st.engine.features import NOTHING_GIVEN, Given, Scene
 from napari_he2st.engine.inputs import Supply
 from napari_he2st.engine.regions import Geometry, Layout, pool_by_owner
 from napari_he2st.engine.sampling import Draws, Sampler, join
 from napari_he2st.engine.windows import Window, batches, windows
-from napari_he2st.zoo.base import Pixels, Predictor, Regions, Spots
+from napari_he2st.engine.workers import in_order
+from napari_he2st.zoo.base import Pixels, Predictor, Regions, Spots, Unit
+from napari_he2st.zoo.catalogue import card_of
 from napari_he2st.zoo.inputs import Positions
 
 if TYPE_CHECKING:
@@ -42,12 +45,15 @@ class Settings:
         As for :func:`~napari_he2st.engine.predict.predict`.
     given
         What the user supplies beside the slide.
+    compiled
+        Whether encoders run compiled by OpenVINO.
     """
 
     seed: int = 0
     n_samples: int | None = None
     options: Mapping[str, Any] | None = None
     given: Given = NOTHING_GIVEN
+    compiled: bool = False
 
 
 def is_dense(model: Predictor) -> bool:
@@ -88,6 +94,8 @@ class Runner:
         What else decides the result.
     size
         Spots per batch, or as many as weigh the same.
+    say
+        Told in words what the user should know of the run.
     """
 
     def __init__(
@@ -100,9 +108,13 @@ class Runner:
         columns: NDArray[np.intp],
         settings: Settings,
         size: int,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        members = [member.to(device).eval() for member in bundle.members]
+        members = bundle.members
+        for member in members:
+            placed(member, device)
         self._bundle, self._grid, self._columns, self._size = bundle, grid, columns, size
+        self._halving, self._cells = Halving(say), Halving(say, size * _PIXELS_PER_SPOT)
         self._model = members[0]
         self._sample = Sampler(
             members,
@@ -110,12 +122,26 @@ class Runner:
             seed=settings.seed,
             n_samples=settings.n_samples,
             options=settings.options,
+            half=card_of(bundle.manifest.system).half,
         )
         self._scene = Scene(
-            slide, grid, bundle.manifest.mpp, device, bundle.manifest.pitch_um, self._model, settings.given
+            slide,
+            grid,
+            bundle.manifest.mpp,
+            device,
+            bundle.manifest.pitch_um,
+            self._model,
+            settings.given,
+            compiled=settings.compiled,
+            halving=Halving(say),
         )
         self._layout = Layout.of(Geometry.of(self._model), slide, grid, rows) if is_dense(self._model) else None
         self.plan = self._plan(rows)
+
+    @property
+    def unit(self) -> Unit:
+        """What a batch is made of."""
+        return self._model.unit
 
     def _plan(self, rows: NDArray[np.intp]) -> list[Window]:
         """How the rows go through the model; for dense predictors, in the order of regions."""
@@ -155,14 +181,19 @@ class Runner:
                     yield _core(self._chunk(rows, found, ok), window)
 
     def _spots(self, plan: list[Window]) -> Iterator[Chunk]:
-        halving = Halving(max((len(window.rows) for window in plan), default=1))
-        for rows, values, ok in Supply(self._model.inputs, self._scene, [window.rows for window in plan]):
+        supply = Supply(self._model.inputs, self._scene, [window.rows for window in plan])
 
-            def part(piece: slice, rows: NDArray = rows, values: dict[str, Any] = values) -> Draws:
+        def batch(number: int) -> Chunk:
+            rows, values, ok = supply.resolve(number)
+
+            def part(piece: slice) -> Draws:
                 cut = {name: _cut(self._model.inputs[name].per, value, piece) for name, value in values.items()}
                 return self._sample(self._sample.prepare(cut), rows[piece], (len(rows[piece]),))
 
-            yield self._chunk(rows, join(halving(part, len(rows))), ok)
+            return self._chunk(rows, join(self._halving(part, len(rows))), ok)
+
+        with closing(supply.numbers()) as numbers:
+            yield from in_order(batch, numbers, min(auto_workers(self._scene.device), len(plan)))
 
     def _regions(self, plan: list[Window], layout: Layout) -> Iterator[Chunk]:
         region_of = np.zeros(len(self._grid), dtype=np.intp)
@@ -187,7 +218,7 @@ class Runner:
             numbers = layout.numbers[regions[piece]]
             return self._sample(self._sample.prepare(cut), numbers, (len(numbers), layout.geometry.bins**2))
 
-        mean, std = join(Halving(len(regions))(part, len(regions)))
+        mean, std = join(self._halving(part, len(regions)))
         parts = []
         for place, region in enumerate(regions):
             cells, owner = layout.owned(region)
@@ -215,7 +246,7 @@ class Runner:
             ]
             return self._sample(cut, numbers[piece], (len(numbers[piece]),))
 
-        found = join(Halving(self._size * _PIXELS_PER_SPOT)(part, len(needed)))
+        found = join(self._cells(part, len(needed)))
         return self._by_owner(found, place.ravel(), owner, len(layout.members[region]))
 
     def _by_owner(self, found: Draws, cells: NDArray[np.intp], owner: NDArray[np.intp], n: int) -> Draws:

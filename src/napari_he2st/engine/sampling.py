@@ -12,6 +12,7 @@ from torch import Tensor
 
 from napari_he2st.core.errors import ModelError
 from napari_he2st.core.noise import Noise
+from napari_he2st.engine.device import half_on, precision
 from napari_he2st.zoo.base import Predictor
 from napari_he2st.zoo.inputs import Reference
 
@@ -32,6 +33,8 @@ class Sampler:
         Fix the noise; number of draws per member, None for as many as published.
     options
         The predictor's own options.
+    half
+        Half precision that its card permits, see :func:`~napari_he2st.engine.device.half_on`.
     """
 
     def __init__(
@@ -42,11 +45,13 @@ class Sampler:
         seed: int = 0,
         n_samples: int | None = None,
         options: Mapping[str, Any] | None = None,
+        half: str = "",
     ) -> None:
         self.members, self._columns, self._seed = members, columns, seed
         self._n_samples = draws_of(members[0], n_samples)
         self._options = dict(options or {})
         self._n_genes = len(members[0].genes)
+        self._half = half_on(columns.device, half)
         self._banks = [banks_of(member, columns.device) for member in members]
 
     @torch.inference_mode()
@@ -78,7 +83,8 @@ class Sampler:
         for number, (member, inputs) in enumerate(zip(self.members, prepared, strict=True)):
             for draw in range(self._n_samples):
                 noise = Noise(self._seed, number * self._n_samples + draw, numbers) if member.draws else None
-                predicted = member.predict(**({} if noise is None else {"noise": noise}), **self._options, **inputs)
+                with precision(self._columns.device, self._half):
+                    predicted = member.predict(**({} if noise is None else {"noise": noise}), **self._options, **inputs)
                 found = predicted["expression"] if isinstance(predicted, dict) else predicted
                 self._check(member, found, shape)
                 draws.append(found.float().index_select(-1, self._columns))

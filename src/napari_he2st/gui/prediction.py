@@ -71,15 +71,13 @@ class Run:
 
         return estimate(self.bundle, self._slide, self.grid, device=self.device)
 
-    def adata(self, result: Result) -> AnnData:
-        """A result of this run in the schema; spots that were not reached are NaN."""
-        from napari_he2st.engine.device import choose_device
+    def adata(self, result: Result, notes: Sequence[str] = ()) -> AnnData:
+        """A result of this run in the schema, with what was said of the run; spots that were not reached are NaN."""
+        from napari_he2st.engine.device import device_name
         from napari_he2st.engine.results import to_adata
 
-        device = str(choose_device(self.device))
-        return to_adata(
-            self.bundle, self._slide, self.grid, result.values, genes=result.genes, std=result.std, device=device
-        )
+        facts: dict[str, Any] = {"std": result.std, "device": device_name(self.device), "notes": notes}
+        return to_adata(self.bundle, self._slide, self.grid, result.values, genes=result.genes, **facts)
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,8 @@ class Card:
         ``"cohort"``, or ``"slide"`` where it is trained on the slide it predicts.
     variants
         Name → constructor arguments.
+    half
+        Half precision in which its predictions stay the same to about 1 %, used on graphics cards; empty for float32.
     """
 
     slug: str
@@ -101,6 +103,7 @@ class Card:
     reason: str = ""
     fitted: Literal["cohort", "slide"] = "cohort"
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    half: Literal["", "float16", "bfloat16"] = ""
 
 
 _PUBLICATION = ("year", "venue", "paper", "code", "code_licence")

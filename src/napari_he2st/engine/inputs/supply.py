@@ -6,7 +6,8 @@ needs. Tiles of the same size and pixel size are read once, whichever inputs use
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_he2st.core.errors import ModelError
+from napari_he2st.engine.device import to_device
 from napari_he2st.engine.features import ENCODED, Scene, ahead
 from napari_he2st.engine.inputs import given, positions, tiles
 from napari_he2st.zoo import inputs as kinds
@@ -56,19 +58,31 @@ class Supply:
     ) -> None:
         self._scene, self._batches, self.together = scene, batches, together
         self._tiles: dict[tuple[int, float], _TileStream] = {}
+        self._lock = threading.RLock()
         self._resolvers = {name: self._resolver(spec) for name, spec in inputs.items()}
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.intp], dict[str, Any], NDArray[np.bool_]]]:
+        return map(self.resolve, self.numbers())
+
+    def numbers(self) -> Generator[int]:
+        """Numbers of the batches, each once its tiles are read; :meth:`resolve` gives the rest, in any thread."""
         try:
-            for number, rows in enumerate(self._batches):
-                values = {name: resolve(number, rows) for name, resolve in self._resolvers.items()}
-                ok = np.ones(len(rows), dtype=bool)
+            for number in range(len(self._batches)):
                 for stream in self._tiles.values():
-                    ok &= stream.ok
-                yield rows, values, ok
+                    stream.take(number)
+                yield number
         finally:
             for stream in self._tiles.values():
                 stream.close()
+
+    def resolve(self, number: int) -> tuple[NDArray[np.intp], dict[str, Any], NDArray[np.bool_]]:
+        """What a batch whose number was given needs; once."""
+        rows = self._batches[number]
+        values = {name: resolve(number, rows) for name, resolve in self._resolvers.items()}
+        ok = np.ones(len(rows), dtype=bool)
+        for stream in self._tiles.values():
+            ok &= stream.drop(number)
+        return rows, values, ok
 
     def _resolver(self, spec: Input) -> Resolve:
         make = _RESOLVERS.get(type(spec))
@@ -88,10 +102,11 @@ class Supply:
 
         def values(number: int, rows: NDArray[np.intp]) -> Any:
             key = number if self.together else 0
-            if key not in known:
-                known.clear()
-                known[key] = resolve(number, rows if self.together else every)
-            return known[key]
+            with self._lock:
+                if key not in known:
+                    known.clear()
+                    known[key] = resolve(number, rows if self.together else every)
+                return known[key]
 
         return values
 
@@ -127,17 +142,22 @@ class _TileStream:
         size = len(batches[0]) if batches else 1
         centres = scene.grid.xy[order]
         self._source = ahead(scene.slide.read_tiles(centres, px, mpp, batch_size=size), depth=2)
-        self._number, self._device = -1, scene.device
-        self.ok: NDArray[np.bool_] = np.zeros(0, dtype=bool)
-        self._tensor: Tensor = torch.empty(0)
+        self._device = scene.device
+        self._held: dict[int, tuple[Tensor, NDArray[np.bool_]]] = {}
+
+    def take(self, number: int) -> None:
+        """Read batch ``number``, the one after the last that was taken, and hold it."""
+        batch: TileBatch = next(self._source)
+        tiles = torch.from_numpy(batch.tiles).permute(0, 3, 1, 2)
+        self._held[number] = to_device(tiles, self._device), batch.ok
 
     def get(self, number: int) -> Tensor:
-        """Tiles of batch ``number``: uint8 (n, 3, px, px) on the device."""
-        if number != self._number:
-            batch: TileBatch = next(self._source)
-            self._number, self.ok = number, batch.ok
-            self._tensor = torch.from_numpy(batch.tiles).to(self._device).permute(0, 3, 1, 2)
-        return self._tensor
+        """Tiles of a batch that is held: uint8 (n, 3, px, px) on the device."""
+        return self._held[number][0]
+
+    def drop(self, number: int) -> NDArray[np.bool_]:
+        """Let a batch go; returns which of its tiles could be read."""
+        return self._held.pop(number)[1]
 
     def close(self) -> None:
         """End the reading thread."""

@@ -18,11 +18,14 @@ from napari_he2st.core.errors import ModelError
 from napari_he2st.core.types import Grid
 from napari_he2st.data.slides.grid import square_grid
 from napari_he2st.data.slides.tissue import tissue_mask
-from napari_he2st.engine.features import ENCODED, Scene, ahead, encode, encoder_on, encoder_tile, slide_statistics
+from napari_he2st.engine.device import auto_workers
+from napari_he2st.engine.features import ENCODED, Scene, ahead, encoder_on, encoder_tile, slide_statistics
+from napari_he2st.engine.workers import in_order
 from napari_he2st.zoo import inputs as kinds
 from napari_he2st.zoo.base import Regions
 
 if TYPE_CHECKING:
+    from napari_he2st.data.slides import TileBatch
     from napari_he2st.engine.inputs.supply import Supply
 
 Rows = NDArray[np.intp]
@@ -37,13 +40,13 @@ def tiles(supply: Supply, spec: kinds.Tiles) -> Callable[[int, Rows], Tensor]:
 def features(supply: Supply, spec: kinds.Features) -> Callable[[int, Rows], Tensor]:
     """Encoder features of tiles around spots."""
     scene = supply.scene
-    encoder = encoder_on(spec.encoder, scene.device)
+    encoder_on(spec.encoder, scene.device, scene.compiled)  # so that what is wrong with it is said before any reading
     px, mpp = encoder_tile(scene, spec)
     stream = supply.tiles(px, mpp)
     if spec.standardise == "slide":
         mean, std = (t.to(scene.device) for t in slide_statistics(scene, spec.encoder, px, mpp))
-        return lambda number, rows: (encode(encoder, stream.get(number)) - mean) / std
-    return lambda number, rows: encode(encoder, stream.get(number))
+        return lambda number, rows: (scene.encode(spec.encoder, stream.get(number)) - mean) / std
+    return lambda number, rows: scene.encode(spec.encoder, stream.get(number))
 
 
 def neighbour_tiles(supply: Supply, spec: kinds.NeighbourTiles) -> Callable[[int, Rows], tuple[Tensor, Tensor]]:
@@ -66,7 +69,7 @@ def neighbour_tiles(supply: Supply, spec: kinds.NeighbourTiles) -> Callable[[int
 def neighbour_features(supply: Supply, spec: kinds.NeighbourFeatures) -> Callable[[int, Rows], tuple[Tensor, Tensor]]:
     """Features of the tiles around spots, and which exist."""
     scene = supply.scene
-    encoder = encoder_on(spec.encoder, scene.device)
+    dim = encoder_on(spec.encoder, scene.device, scene.compiled).spec.dim
     px, mpp = encoder_tile(scene, kinds.Features(encoder=spec.encoder, px=spec.px, mpp=spec.mpp))
     half = spec.size // 2
     steps = np.stack(np.meshgrid(np.arange(spec.size), np.arange(spec.size)), axis=-1).reshape(-1, 2) - half
@@ -95,9 +98,9 @@ def neighbour_features(supply: Supply, spec: kinds.NeighbourFeatures) -> Callabl
         if fresh:
             tiles = read_tiles(scene, np.asarray(fresh), px, mpp)
             for start in range(0, len(fresh), ENCODED):
-                encoded = encode(encoder, tiles[start : start + ENCODED].to(scene.device))
+                encoded = scene.encode(spec.encoder, tiles[start : start + ENCODED])
                 known.update(zip(fresh[start : start + ENCODED], encoded, strict=True))
-        found = torch.zeros(*exists.shape, encoder.spec.dim, device=scene.device)
+        found = torch.zeros(*exists.shape, dim, device=scene.device)
         mask = torch.from_numpy(exists).to(scene.device)
         if wanted:
             found[mask] = torch.stack([known[centre] for centre in wanted])
@@ -109,14 +112,13 @@ def neighbour_features(supply: Supply, spec: kinds.NeighbourFeatures) -> Callabl
 def tile_graph(supply: Supply, spec: kinds.TileGraph) -> Callable[[int, Rows], tuple[Tensor, Tensor, Tensor]]:
     """Features of the tiles that spots lie in, the tile of each spot, and their neighbours."""
     scene = supply.scene
-    encoder = encoder_on(spec.encoder, scene.device)
     px, mpp = encoder_tile(scene, kinds.Features(encoder=spec.encoder, px=spec.px, mpp=spec.mpp))
     side_px = spec.px * scene.tile_mpp(spec.mpp) / scene.slide.mpp
 
     def graph(number: int, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
         cells, owner = np.unique(np.floor(scene.grid.xy[rows] / side_px), axis=0, return_inverse=True)
         tiles = read_tiles(scene, (cells + 0.5) * side_px, px, mpp)
-        parts = [encode(encoder, tiles[i : i + ENCODED].to(scene.device)) for i in range(0, len(tiles), ENCODED)]
+        parts = [scene.encode(spec.encoder, tiles[i : i + ENCODED]) for i in range(0, len(tiles), ENCODED)]
         near = np.zeros((len(cells), len(cells)), dtype=bool)
         if len(cells) > 1:
             near[np.arange(len(cells))[:, None], nearest(cells, min(8, len(cells) - 1))] = True
@@ -146,7 +148,6 @@ def region_image(supply: Supply, spec: kinds.RegionImage) -> Callable[[int, Rows
 def bag(supply: Supply, spec: kinds.Bag) -> Callable[[int, Rows], tuple[Tensor, Tensor]]:
     """Features and positions (µm) of the tiles that cover the tissue, encoded at the first call."""
     scene = supply.scene
-    encoder = encoder_on(spec.encoder, scene.device)
     px, mpp = encoder_tile(scene, kinds.Features(encoder=spec.encoder, px=spec.px, mpp=spec.mpp))
     tiles_um = spec.px * scene.tile_mpp(spec.mpp)
     known: list[tuple[Tensor, Tensor]] = []
@@ -158,11 +159,12 @@ def bag(supply: Supply, spec: kinds.Bag) -> Callable[[int, Rows], tuple[Tensor, 
                 raise ModelError("No tissue was found on the slide", where=scene.slide.name)
             if spec.max_tiles is not None and len(xy) > spec.max_tiles:
                 xy = xy[np.linspace(0, len(xy) - 1, spec.max_tiles).round().astype(np.intp)]
-            batches = scene.slide.read_tiles(xy, px, mpp, batch_size=ENCODED)
-            encoded = [
-                (encode(encoder, torch.from_numpy(batch.tiles).to(scene.device).permute(0, 3, 1, 2)), batch.ok)
-                for batch in ahead(batches, depth=2)
-            ]
+            batches = ahead(scene.slide.read_tiles(xy, px, mpp, batch_size=ENCODED), depth=2)
+
+            def encoded_batch(batch: TileBatch) -> tuple[Tensor, NDArray[np.bool_]]:
+                return scene.encode(spec.encoder, torch.from_numpy(batch.tiles).permute(0, 3, 1, 2)), batch.ok
+
+            encoded = list(in_order(encoded_batch, batches, auto_workers(scene.device)))
             ok = np.concatenate([part[1] for part in encoded])  # a tile that cannot be read is not in the bag
             um = torch.from_numpy((xy[ok] * scene.slide.mpp).astype(np.float32)).to(scene.device)
             known.append((torch.cat([part[0] for part in encoded])[torch.from_numpy(ok).to(scene.device)], um))

@@ -136,8 +136,10 @@ class PredictDock(Dock):
 
     def _more(self) -> QCollapsible:
         box = QCollapsible("More options")
-        self.device = Combo("Where the model runs; auto takes a graphics card if there is one")
-        self.device.addItems(["auto", "cpu", "cuda", "mps"])
+        self.device = Combo(
+            "Where the model runs; auto takes a graphics card if there is one, openvino is the CPU made faster"
+        )
+        self.device.addItems(["auto", "cpu", "openvino", "cuda", "mps"])
         self.device.currentTextChanged.connect(self._costs_changed)
         self.keep = QCheckBox("Keep on disk, to go on after a stop")
         self.keep.setToolTip("Whole-slide runs are written to the cache folder; the same run goes on where it ended")
@@ -420,10 +422,12 @@ class PredictDock(Dock):
         done, total = control.done, len(work.grid)
         if done < total:
             result.warnings.append(f"Stopped after {done:,} of {total:,} tiles; the others are unknown.")
+        result.warnings.extend(f"{note}." for note in control.notes)
         self._changed()
         self.run(
             work.adata,
             result,
+            control.notes,
             name="Completing the result",
             on_done=partial(self._finished, result.name, f"{done:,} of {total:,} tiles are predicted."),
         )

@@ -78,7 +78,8 @@ class StatusLine(QWidget):
         self.bar.setRange(0, total or 0)
         if total:
             self.bar.setValue(min(done, total))
-            self.say(f"{task.name} … {done:,} of {total:,}{self._speed(done, total)}")
+            notes = "".join(f"\n⚠ {note}" for note in control.notes)
+            self.say(f"{task.name} … {done:,} of {total:,}{self._speed(done, total)}{notes}")
 
     def _speed(self, done: int, total: int) -> str:
         seconds = time.monotonic() - self._started

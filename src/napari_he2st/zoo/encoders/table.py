@@ -60,6 +60,8 @@ class EncoderSpec:
         Where the published file lies; None for one that only the user can bring, or that is not needed.
     note
         What a user should know about its weights.
+    half
+        Half precision in which its features stay the same to about 1 %, used on graphics cards; empty for float32.
     """
 
     name: str
@@ -88,6 +90,7 @@ class EncoderSpec:
     left_out: tuple[str, ...] = ()
     weights: WeightSource | None = None
     note: str = ""
+    half: Literal["", "float16", "bfloat16"] = ""
 
 
 @cache
