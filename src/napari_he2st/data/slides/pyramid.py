@@ -75,8 +75,10 @@ class Pyramid:
         self._local = threading.local()
 
     def decode(self, level: int, column: int, row: int, out: NDArray[np.uint8] | None = None) -> Tile:
-        """One tile; tiles of the file are decoded anew (into ``out`` where possible), virtual ones kept."""
-        if level >= self.n_stored:
+        """One tile, made anew (into ``out`` where possible); virtual ones made of many tiles are kept."""
+        if level == self.n_stored:
+            return self._halved(level, column, row, out)
+        if level > self.n_stored:
             return self.cached(level, column, row)
         with self._counting:
             self.decoded += 1
@@ -107,11 +109,12 @@ class Pyramid:
             buffer = self._local.buffer = tile_buffer(*shape[:2])
         return buffer
 
-    def _halved(self, level: int, column: int, row: int) -> Tile:
+    def _halved(self, level: int, column: int, row: int, out: NDArray[np.uint8] | None = None) -> Tile:
         """A tile of a virtual level: means over 2 × 2 pixels of up to four tiles below."""
         below, height, width = self.levels[level - 1], *self._shape(level)[:2]
         full = 2 * (column + 1) * width <= below.width and 2 * (row + 1) * height <= below.height
-        out = np.empty(self._shape(level), dtype=np.uint8)
+        if out is None:
+            out = np.empty(self._shape(level), dtype=np.uint8)
         if not full:
             out.fill(255)
         intact, empty = True, True

@@ -8,10 +8,13 @@ order a tile is therefore decoded once, whatever the width, as long as one row o
 
 from __future__ import annotations
 
+import math
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +27,9 @@ OPEN_BYTES = 128 * 2**20
 
 WINDOW_BYTES = 12 * 2**20
 """Windows are about this large: small enough to recycle memory, large enough to keep threads busy."""
+
+
+_WHITE = np.uint8(255)
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,7 @@ class _Reader:
         size = np.array([self._shape.width, self._shape.height])
         self._outside = ((cut.origins < 0) | (cut.origins + np.array(cut.window) > size)).any(axis=1)
         self._local = threading.local()
+        self._spare: dict[int, list[NDArray[np.uint8]]] = {}  # size -> memory of arrays that are gone
 
     def start(self, pool: ThreadPoolExecutor, window: int) -> list[Future[None]]:
         """Begin to decode all tiles that a window still waits for."""
@@ -119,7 +126,8 @@ class _Reader:
         for touched in {window, *(patch // self.step for _, patches in work for patch in patches)}:
             if touched not in self._pixels:
                 self._pixels[touched] = self._blank(touched)
-        share = max(1, -(-len(work) // (4 * self._threads)))
+        parts = 1 if self._threads == 1 else 4 * self._threads
+        share = max(1, -(-len(work) // parts))
         return [pool.submit(self._decode, work[i : i + share]) for i in range(0, len(work), share)]
 
     def take(self, pool: ThreadPoolExecutor, window: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -127,7 +135,7 @@ class _Reader:
         pixels, first = self._pixels.pop(window), window * self.step
         ok = self._ok[first : first + len(pixels)]
         resize, (width, height) = self._cut.resize, self._cut.size
-        out = pixels if resize is None else np.empty((len(pixels), height, width, 3), dtype=np.uint8)
+        out = pixels if resize is None else self._memory((len(pixels), height, width, 3))
 
         def complete(start: int, stop: int) -> None:
             if resize is not None:
@@ -166,9 +174,18 @@ class _Reader:
         first = window * self.step
         outside = self._outside[first : first + self.step]
         width, height = self._cut.window
-        pixels = np.empty((len(outside), height, width, 3), dtype=np.uint8)
+        pixels = self._memory((len(outside), height, width, 3))
         pixels[outside] = 255
         return pixels
+
+    def _memory(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """An array in memory of an earlier one that nobody refers to any more: new memory costs as much as copying."""
+        size = self.step * shape[1] * shape[2] * shape[3]
+        spare = self._spare.setdefault(size, [])
+        memory = spare.pop() if spare else np.empty(size, dtype=np.uint8)
+        array = np.frombuffer(memory.data, dtype=np.uint8, count=math.prod(shape)).reshape(shape)
+        weakref.finalize(array.base, spare.append, memory).atexit = False
+        return array
 
     def _decode(self, work: list[tuple[int, list[int]]]) -> None:
         """Decode tiles and copy each to the patches that wait for it."""
@@ -176,18 +193,19 @@ class _Reader:
         buffer = getattr(self._local, "buffer", None)
         if buffer is None:
             buffer = self._local.buffer = tile_buffer(shape.tile_height, shape.tile_width)
-        overlaps = iter(self._overlaps(work))
+        overlaps = self._overlaps(work)
+        windows = self._pixels
         for tile, patches in work:
             row, column = divmod(tile, shape.columns)
             pixels, intact = self._pyramid.decode(self._level, column, row, buffer)
-            for patch, (window, i, x, y, across, down, left, top) in zip(patches, overlaps, strict=False):
-                place = self._pixels[window][i, y : y + down, x : x + across]
-                place[:] = 255 if pixels is None else pixels[top : top + down, left : left + across]
-                if not intact:
-                    self._ok[patch] = False
+            for window, number, x, y, x_end, y_end, left, top, right, bottom in islice(overlaps, len(patches)):
+                part = _WHITE if pixels is None else pixels[top:bottom, left:right]
+                windows[window][number, y:y_end, x:x_end] = part
+            if not intact:
+                self._ok[patches] = False
 
-    def _overlaps(self, work: list[tuple[int, list[int]]]) -> list[list[int]]:
-        """Of each tile and each of its patches: window, number in it, corner in the patch, size, corner in the tile."""
+    def _overlaps(self, work: list[tuple[int, list[int]]]) -> Iterator[tuple[int, ...]]:
+        """Of each tile and each of its patches: window, number in it, corners in the patch, corners in the tile."""
         shape = self._shape
         tile = np.repeat([tile for tile, _ in work], [len(patches) for _, patches in work])
         patch = np.concatenate([patches for _, patches in work])
@@ -197,8 +215,8 @@ class _Reader:
         low = np.maximum(corner, origin)
         high = np.minimum(np.minimum(corner + size, (shape.width, shape.height)), origin + self._cut.window)
         place = np.stack([patch // self.step, patch % self.step], axis=1)
-        found: list[list[int]] = np.concatenate([place, low - origin, high - low, low - corner], axis=1).tolist()
-        return found
+        corners = np.concatenate([place, low - origin, high - origin, low - corner, high - corner], axis=1)
+        return zip(*corners.T.tolist(), strict=True)  # makes no object for each
 
 
 def _finish(futures: list[Future[None]]) -> None:
