@@ -202,7 +202,9 @@ def predict_slide(
         if chunk.std is not None:
             spread = np.full_like(values, np.nan) if spread is None else spread
             spread[chunk.index] = chunk.std
-    adata = to_adata(bundle, slide, grid, values, genes=kept, std=spread, seed=seed, device=str(choose_device(device)))
+    where = str(choose_device(device))
+    cells = given.nuclei if given.nuclei is not None and given.nuclei.are(grid) else None
+    adata = to_adata(bundle, slide, grid, values, genes=kept, std=spread, seed=seed, device=where, nuclei=cells)
     adata.uns[keys.UNS]["unreadable_spots"] = int(np.isnan(values).all(axis=1).sum())
     return adata
 

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from napari_he2st.core import keys
 from napari_he2st.core.schema import provenance
-from napari_he2st.core.types import Grid
+from napari_he2st.core.types import Grid, Nuclei
+from napari_he2st.core.wkt import to_wkt
+from napari_he2st.data.nuclei import outlines
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -30,8 +32,12 @@ def to_adata(
     seed: int = 0,
     device: str = "cpu",
     scale: str | None = None,
+    nuclei: Nuclei | None = None,
 ) -> AnnData:
-    """Predicted values, float32 (spots, genes), as AnnData with provenance; ``scale`` if not the bundle's."""
+    """Predicted values, float32 (spots, genes), as AnnData with provenance; ``scale`` if not the bundle's.
+
+    Where the spots are ``nuclei``, by the number in ``grid.index``, each has its outline in ``obs["polygon"]``.
+    """
     import anndata as ad
     import pandas as pd
 
@@ -41,6 +47,9 @@ def to_adata(
         {keys.ARRAY_ROW: grid.index[:, 0], keys.ARRAY_COL: grid.index[:, 1], keys.IN_TISSUE: grid.in_tissue},
         index=pd.Index(names),
     )
+    if nuclei is not None:
+        shapes = outlines(nuclei, grid.index[:, 0])
+        obs[keys.POLYGON] = [to_wkt(shape * (nuclei.mpp / slide.mpp)) for shape in shapes]
     ensembl = dict(zip(bundle.genes, bundle.manifest.ensembl or [None] * len(bundle.genes), strict=True))
     var = pd.DataFrame(
         {
