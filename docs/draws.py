@@ -13,13 +13,13 @@ import tomllib
 from pathlib import Path
 
 from qtpy.QtWidgets import QApplication
-from tour import GENE, Tour
 
 from napari_he2st.data.truth import read_section
 from napari_he2st.engine.train import train
 from napari_he2st.gui.docks.predict import SPOTS
 from napari_he2st.gui.matches import MatchesDialog
 from napari_he2st.zoo.catalogue import card_of
+from tour import GENE, Tour
 
 SETTINGS = Path(__file__).parents[1] / "benchmarks" / "learning.toml"
 TRAINED = ("C2", "C3", "C4")

@@ -83,9 +83,9 @@ class Tour:
         """Choose a predictor, see what it costs, watch the map fill."""
         predict = self.dock("Predict")
         self.wait(lambda: predict.run_button.isEnabled(), "the predictor loads")
-        predict.pitch.setValue(PITCH_UM)
-        predict.preview.setChecked(True)
-        self.wait(lambda: "about" in predict.cost.text() and predict.run_button.isEnabled(), "tiles are timed")
+        predict.where.pitch.setValue(PITCH_UM)
+        predict.where.preview.setChecked(True)
+        self.wait(lambda: "about" in predict.where.cost.text() and predict.run_button.isEnabled(), "tiles are timed")
         self.keep("2-plan")
         before = len(self.session.results)
         predict.run_button.click()

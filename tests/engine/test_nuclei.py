@@ -53,7 +53,7 @@ def test_every_nucleus_is_found_once_whatever_the_tiles(slide_path: Path, monkey
 
 def test_a_region_bounds_the_search(slide_path: Path) -> None:
     with Slide.open(slide_path, mpp=0.5) as slide:
-        found = find_nuclei(slide, region=Region.box(300, 200, 120, 160))
+        found = find_nuclei(slide, regions=[Region.box(300, 200, 120, 160)])
     assert len(found.numbers) == 3 * 4
     assert found.labels.shape == (480, 640)
 

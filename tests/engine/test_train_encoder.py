@@ -25,7 +25,7 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Slide:
     fine = np.random.default_rng(0).integers(0, 90, (1472, 1472, 3))
     coarse = np.random.default_rng(1).integers(0, 90, (184, 184, 3)).repeat(8, 0).repeat(8, 1)
     left = np.arange(1472)[None, :, None] % 736 < 368
-    image[64:-64, 64:-64] = np.where(left, fine + [120, 60, 130], coarse + [150, 90, 120])
+    image[64:-64, 64:-64] = np.where(left, fine + np.array((120, 60, 130)), coarse + np.array((150, 90, 120)))
     path = tmp_path_factory.mktemp("slide") / "stripes.png"
     Image.fromarray(image).save(path)
     return Slide.open(path, mpp=0.5)

@@ -139,7 +139,7 @@ dock = dock_of(viewer, "Predict")
 dock.session.add_slide(Slide.open({str(slide_file)!r}, mpp=0.5))
 dock.load({str(bundle_folder)!r})
 wait(dock.run_button.isEnabled)
-dock.area.setCurrentText({area!r})
+dock.where.area.setCurrentText({area!r})
 wait(dock.run_button.isEnabled)
 dock.run_button.click()
 task = dock._run

@@ -12,7 +12,6 @@ from napari_he2st.core.errors import SlideError, TruthError
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from napari_he2st.core.types import Nuclei
     from napari_he2st.data.slides import Slide
     from napari_he2st.data.truth import Section
     from napari_he2st.engine.features import Given
@@ -64,12 +63,13 @@ def read_expression(text: str) -> AnnData:
 
 def read_given(slide: Slide, *, nuclei: Path | None, cells: Path | None, measured: str | None) -> Given:
     """What the user names beside a slide."""
+    from napari_he2st.data.nuclei import read_nuclei
     from napari_he2st.engine.features import Given
 
     return Given(
         measured=None if measured is None else open_section(measured, mpp=slide.mpp).adata,
         cells=None if cells is None else _read_cells(cells),
-        nuclei=None if nuclei is None else _read_nuclei(nuclei, slide),
+        nuclei=None if nuclei is None else read_nuclei(nuclei, slide),
     )
 
 
@@ -112,27 +112,3 @@ def _read_cells(path: Path) -> AnnData:
         return anndata.read_h5ad(path)
     except (OSError, ValueError, KeyError) as error:
         raise TruthError(f"The single cells cannot be read ({error})", where=path, todo="Give an h5ad file") from error
-
-
-def _read_nuclei(path: Path, slide: Slide) -> Nuclei:
-    """Nuclei of a label image that shows the whole slide, at whatever size."""
-    import numpy as np
-
-    from napari_he2st.core.types import Nuclei
-
-    try:
-        if path.suffix.lower() == ".npy":
-            labels = np.load(path, allow_pickle=False)
-        else:
-            from skimage.io import imread
-
-            labels = imread(path)
-    except (OSError, ValueError) as error:
-        raise TruthError(f"The label image cannot be read ({error})", where=path) from error
-    if labels.ndim != 2:
-        raise TruthError(f"A label image has one value per pixel; this has shape {labels.shape}", where=path)
-    mpp = [size * slide.mpp / side for size, side in zip(slide.size, labels.shape[::-1], strict=True)]
-    if abs(mpp[0] - mpp[1]) > 0.01 * mpp[0]:
-        message = f"The label image ({labels.shape[1]} × {labels.shape[0]}) has not the shape of the slide"
-        raise TruthError(message, where=path, todo=f"Give one of {slide.size[0]} × {slide.size[1]} or a fraction of it")
-    return Nuclei.of(labels, mpp[0])

@@ -1,4 +1,4 @@
-"""``he2st nuclei``: nuclei of a slide as a label image."""
+"""``he2st nuclei``: nuclei of a slide as a label image or as polygons."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ app = typer.Typer()
 @app.command(
     epilog=examples(
         "he2st nuclei slide.svs -o nuclei.tif",
-        "he2st nuclei slide.svs --option sensitivity=1.2 -o nuclei.tif",
+        "he2st nuclei slide.svs --option sensitivity=1.2 -o nuclei.geojson",
         "he2st predict slide.svs --model cells.he2st --nuclei nuclei.tif -o cells.h5ad",
     )
 )
@@ -30,19 +30,22 @@ def nuclei(
     mpp: Mpp = None,
     force: Force = False,
 ) -> None:
-    """Find nuclei and write them as a TIFF label image that shows the whole slide.
+    """Find nuclei and write them: .tif is a label image of the whole slide, .geojson has polygons for QuPath.
 
-    It is what --nuclei of he2st predict and he2st train takes.
+    Either is what --nuclei of he2st predict and he2st train takes.
     """
-    import tifffile
-
     from napari_he2st.core.atomic import atomic_write, check_output
+    from napari_he2st.data.nuclei import NUCLEI_FILES, write_nuclei
     from napari_he2st.engine.nuclei import find_nuclei
 
     check_output(output, force=force)
+    if output.suffix.lower() not in NUCLEI_FILES:
+        message = f"Nuclei are written as {' or '.join(NUCLEI_FILES)}, not {output.suffix or 'without an ending'}"
+        raise typer.BadParameter(message)
     area = read_box(region)
+    regions = None if area is None else [area]
     with open_slide(slide, mpp=mpp) as image, console.Bar() as bar:
-        found = find_nuclei(image, method, mpp=at, region=area, options=read_pairs(option), control=bar)
-    with atomic_write(output, force=force) as aside:
-        tifffile.imwrite(aside, found.labels, compression="zlib", tile=(512, 512))
+        found = find_nuclei(image, method, mpp=at, regions=regions, options=read_pairs(option), control=bar)
+        with atomic_write(output, force=force) as aside:
+            write_nuclei(found, aside, image.mpp)
     console.note(f"{output}: {len(found.numbers):,} nuclei at {found.mpp:.3g} µm/px.")

@@ -27,7 +27,7 @@ Options = Annotated[
 
 Nuclei = Annotated[
     Path | None,
-    typer.Option("--nuclei", help="Label image of the slide's nuclei (TIFF, PNG or NPY), as wide as the slide."),
+    typer.Option("--nuclei", help="Nuclei: a label image as wide as the slide (TIFF, PNG, NPY) or GeoJSON."),
 ]
 Cells = Annotated[
     Path | None,

@@ -26,6 +26,9 @@ ARRAY_ROW, ARRAY_COL = "array_row", "array_col"
 IN_TISSUE = "in_tissue"
 """``obs[IN_TISSUE]``: bool."""
 
+POLYGON = "polygon"
+"""``obs[POLYGON]``: outline of a cell in level-0 pixels, as well-known text."""
+
 LABEL = "label"
 """``obs[LABEL]``: a pathologist's annotation."""
 

@@ -213,6 +213,12 @@ class Nuclei:
         """The largest number."""
         return int(self.labels.max())
 
+    def are(self, grid: Grid) -> bool:
+        """Whether the spots of a grid are some of these nuclei: their numbers, and their centres."""
+        row = np.minimum(np.searchsorted(self.numbers, grid.index[:, 0]), len(self.numbers) - 1)
+        centres = self.centres_px[row] * (self.mpp / grid.mpp)
+        return bool((self.numbers[row] == grid.index[:, 0]).all() and np.allclose(centres, grid.xy, atol=0.5))
+
     def grid(self, mpp: float) -> Grid:
         """The nuclei as spots of a slide of that pixel size; ``index`` holds the number of each, and 0."""
         xy = self.centres_px * (self.mpp / mpp)

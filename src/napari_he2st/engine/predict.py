@@ -209,7 +209,8 @@ def predict_slide(
         if chunk.std is not None:
             spread = np.full_like(values, np.nan) if spread is None else spread
             spread[chunk.index] = chunk.std
-    facts: dict[str, Any] = {"seed": seed, "device": device_name(device), "notes": control.notes}
+    cells = given.nuclei if given.nuclei is not None and given.nuclei.are(grid) else None
+    facts: dict[str, Any] = {"seed": seed, "device": device_name(device), "notes": control.notes, "nuclei": cells}
     adata = to_adata(bundle, slide, grid, values, genes=kept, std=spread, **facts)
     adata.uns[keys.UNS]["unreadable_spots"] = int(np.isnan(values).all(axis=1).sum())
     return adata

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from napari_he2st.core import keys
 from napari_he2st.core.schema import provenance
-from napari_he2st.core.types import Grid
+from napari_he2st.core.types import Grid, Nuclei
+from napari_he2st.core.wkt import to_wkt
+from napari_he2st.data.nuclei import outlines
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -31,6 +33,7 @@ def to_adata(
     device: str = "cpu",
     scale: str | None = None,
     notes: Sequence[str] = (),
+    nuclei: Nuclei | None = None,
 ) -> AnnData:
     """Predicted values, float32 (spots, genes), as AnnData with provenance.
 
@@ -42,6 +45,8 @@ def to_adata(
         Of the values, if not the bundle's.
     notes
         What was said of the run.
+    nuclei
+        Where they are the spots, by the number in ``grid.index``: each has its outline in ``obs["polygon"]``.
     """
     import anndata as ad
     import pandas as pd
@@ -52,6 +57,9 @@ def to_adata(
         {keys.ARRAY_ROW: grid.index[:, 0], keys.ARRAY_COL: grid.index[:, 1], keys.IN_TISSUE: grid.in_tissue},
         index=pd.Index(names),
     )
+    if nuclei is not None:
+        shapes = outlines(nuclei, grid.index[:, 0])
+        obs[keys.POLYGON] = [to_wkt(shape * (nuclei.mpp / slide.mpp)) for shape in shapes]
     ensembl = dict(zip(bundle.genes, bundle.manifest.ensembl or [None] * len(bundle.genes), strict=True))
     var = pd.DataFrame(
         {

@@ -303,5 +303,5 @@ def describe_given(given: Given) -> dict[str, Any]:
                 digest.update("\n".join(map(str, names)).encode())
             found[name] = [*adata.shape, float(adata.X.sum()), digest.hexdigest()[:16]]
     if given.nuclei is not None:
-        found["nuclei"] = hashlib.sha256(given.nuclei.labels.tobytes()).hexdigest()[:16]
+        found["nuclei"] = hashlib.sha256(np.ascontiguousarray(given.nuclei.labels).data).hexdigest()[:16]
     return found

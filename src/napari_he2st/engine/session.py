@@ -20,7 +20,7 @@ from napari_he2st.core import keys
 from napari_he2st.core.errors import He2stError, UnknownNameError
 from napari_he2st.core.geometry import inside_polygon
 from napari_he2st.core.schema import facts_of, grid_of
-from napari_he2st.core.types import Chunk, Domains, Grid, Region, Transform
+from napari_he2st.core.types import Chunk, Domains, Grid, Nuclei, Region, Transform
 from napari_he2st.data.truth.fit import Warp, move
 from napari_he2st.engine.segment import write_domains
 
@@ -39,11 +39,12 @@ DENSE_BYTES = 1 << 30
 
 @dataclass(eq=False)
 class SlideItem:
-    """A slide that is open, and what is known of its tissue."""
+    """A slide that is open, and what is known of its tissue and nuclei."""
 
     name: str
     slide: Slide
     mask: TissueMask | None = None
+    nuclei: Nuclei | None = None
 
 
 @dataclass(eq=False)
@@ -77,6 +78,8 @@ class Result:
         Spread, of the same shape as ``values``, or None.
     bundle
         The predictor it was made with in this session, or None.
+    nuclei
+        Nuclei that are its spots, by the number in ``grid.index``, or None.
     """
 
     name: str
@@ -91,6 +94,7 @@ class Result:
     warnings: list[str] = field(default_factory=list)
     std: NDArray[np.float32] | None = None
     bundle: Bundle | None = None
+    nuclei: Nuclei | None = None
 
     @property
     def title(self) -> str:
@@ -120,8 +124,8 @@ class Session:
     Signals carry names, so that a listener that no longer finds the item can ignore it:
     ``slide_added/slide_removed/slide_changed(name)``, ``result_added/result_removed(name)``,
     ``result_filled(name, rows)`` while a run goes on, ``result_finished(name)``, ``result_moved(name)``,
-    ``domains_changed(result_name)``, ``regions_changed(slide_name)``, ``comparison_changed()``,
-    ``selection_changed()`` when the current slide, result or gene changes.
+    ``domains_changed(result_name)``, ``regions_changed(slide_name)``, ``nuclei_changed(slide_name)``,
+    ``comparison_changed()``, ``selection_changed()`` when the current slide, result or gene changes.
     """
 
     slide_added = Signal(str)
@@ -134,6 +138,7 @@ class Session:
     result_removed = Signal(str)
     domains_changed = Signal(str)
     regions_changed = Signal(str)
+    nuclei_changed = Signal(str)
     comparison_changed = Signal()
     selection_changed = Signal()
 
@@ -168,6 +173,11 @@ class Session:
         """Keep the tissue mask of a slide."""
         self.slides[slide].mask = mask
         self.slide_changed.emit(slide)
+
+    def set_nuclei(self, slide: str, nuclei: Nuclei) -> None:
+        """Keep the nuclei of a slide, in place of those it had."""
+        self.slides[slide].nuclei = nuclei
+        self.nuclei_changed.emit(slide)
 
     def remove_slide(self, name: str) -> None:
         """Close a slide with all its results."""

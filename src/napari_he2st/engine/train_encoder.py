@@ -23,7 +23,7 @@ from napari_he2st.zoo.blocks.hipt import HIPT, PATCH_PX
 from napari_he2st.zoo.encoders.build import network_of, patches_below, spec_of
 from napari_he2st.zoo.recipe import Recipe, descend, make_optimizer, make_schedule
 
-TRAINABLE = ("hipt256-small", "hipt4k-small")
+TRAINABLE = ["hipt256-small", "hipt4k-small"]
 RECIPE = Recipe("adamw", lr=5e-4, weight_decay=0.04, epochs=20, batch_size=32, clip=3.0)
 _MAX_TILES = 20_000
 """Tiles that are kept in memory, 200 kB each."""

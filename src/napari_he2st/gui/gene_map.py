@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from napari_he2st.core.geometry import world_from_level0
 from napari_he2st.engine.session import Result
 from napari_he2st.gui.colours import MAPS, colour_map
-from napari_he2st.gui.rasters import Raster, raster_of
+from napari_he2st.gui.rasters import Raster, raster_of, raster_of_nuclei
 
 UNITS = ("um", "um")
 METADATA = "napari_he2st"
@@ -34,6 +34,12 @@ _VALUE = "value"  # the one feature column: a new name would freeze napari's col
 def unit_of(scale: str) -> str:
     """An expression scale as it is written in legends: ``"log1p CP10k"``."""
     return scale.replace("_", " ").replace("cp10k", "CP10k")
+
+
+def legend(label: str, scale: str) -> str:
+    """What is shown, with its unit unless that is its name: ``"ERBB2, log1p CP10k"``, ``"attention"``."""
+    unit = unit_of(scale)
+    return label if label.startswith(unit) else f"{label}, {unit}"
 
 
 def robust_limits(values: NDArray, low: float = ROBUST[0], high: float = ROBUST[1]) -> tuple[float, float]:
@@ -67,7 +73,7 @@ class GeneMap:
         What is drawn.
     layer
         Points for up to :data:`MAX_POINTS` spots off a dense lattice, an Image with one value per spot
-        otherwise.
+        otherwise; of nuclei, an Image of their shapes.
     raster
         Where the spots are in that image, or None.
     label
@@ -86,6 +92,8 @@ class GeneMap:
         self._known = 0
         dense = result.kind == "predicted" and result.grid.lattice == "square" and not as_points
         self.raster: Raster | None = raster_of(result.grid) if dense or len(result.grid) > MAX_POINTS else None
+        if result.nuclei is not None and not as_points:
+            self.raster = raster_of_nuclei(result.nuclei, result.grid)
         self.layer: Image | Points = self._points() if self.raster is None else self._image(self.raster)
 
     def _points(self) -> Points:
@@ -130,7 +138,7 @@ class GeneMap:
             self.raster.paint(self.layer.data, self.values)
         self._fit_limits()
         self._redraw()
-        self.layer.name = f"{label}, {unit_of(self.result.scale)} — {self.result.kind}"
+        self.layer.name = f"{legend(label, self.result.scale)} — {self.result.kind}"
         self.layer.metadata = {METADATA: {"result": self.result.name, "shows": label}}
 
     def fill(self, rows: NDArray[np.intp]) -> None:

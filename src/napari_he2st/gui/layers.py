@@ -19,6 +19,7 @@ from napari_he2st.engine.session import Session
 from napari_he2st.gui.domain_map import DomainMap
 from napari_he2st.gui.gene_map import METADATA, UNITS, GeneMap, Mode
 from napari_he2st.gui.navigation import Navigator
+from napari_he2st.gui.nuclei_layer import nuclei_layer
 from napari_he2st.gui.rasters import outline_of, raster_of
 from napari_he2st.gui.ruler import Ruler
 from napari_he2st.gui.side_by_side import SideBySide
@@ -89,6 +90,7 @@ class SlideLayers:
         self._domains: dict[str, DomainMap] = {}
         self._masks: dict[str, Image] = {}
         self._regions: dict[str, Shapes] = {}
+        self._nuclei: dict[str, Labels] = {}
         self._tiles: Image | None = None
         self._chosen: str | None = None  # the slide that was last shown
         self._front: str | None = None  # the result that was last brought to the front
@@ -98,6 +100,7 @@ class SlideLayers:
         session.slide_added.connect(self._slide_added)
         session.slide_removed.connect(self._slide_removed)
         session.slide_changed.connect(self._slide_changed)
+        session.nuclei_changed.connect(self._nuclei_changed)
         session.result_added.connect(self._result_added)
         session.result_filled.connect(self._result_filled)
         session.result_finished.connect(self._result_finished)
@@ -175,7 +178,7 @@ class SlideLayers:
             layer.data = (self.session.slides[name].slide if slide is None else slide).pyramid()
 
     def _slide_removed(self, name: str) -> None:
-        for layers in (self._slides, self._masks, self._regions):
+        for layers in (self._slides, self._masks, self._regions, self._nuclei):
             self._drop(layers.pop(name, None))
 
     def _slide_changed(self, name: str) -> None:
@@ -200,6 +203,24 @@ class SlideLayers:
         """Whether the outline of the tissue is on screen."""
         return slide in self._masks and bool(self._masks[slide].visible)
 
+    def _nuclei_changed(self, slide: str) -> None:
+        self._drop(self._nuclei.pop(slide, None))
+        self.show_nuclei(slide)
+
+    def show_nuclei(self, slide: str, visible: bool = True) -> None:
+        """Show or hide the outlines of a slide's nuclei, once they are found."""
+        item = self.session.slides[slide]
+        if item.nuclei is not None and slide not in self._nuclei and visible:
+            self._nuclei[slide] = nuclei_layer(item.nuclei, f"Nuclei of {slide}", item.slide.mpp)
+        if slide in self._nuclei:
+            if visible:
+                self._put(self._nuclei[slide])
+            self._nuclei[slide].visible = visible
+
+    def nuclei_shown(self, slide: str) -> bool:
+        """Whether the outlines of a slide's nuclei are on screen."""
+        return slide in self._nuclei and bool(self._nuclei[slide].visible)
+
     def show_tiles(self, grid: Grid | None) -> None:
         """Preview the spots of a square grid as a checkerboard of tiles; None hides it."""
         if grid is None or not len(grid):
@@ -223,7 +244,7 @@ class SlideLayers:
         # down and across the screen, of the plane of the slide; a quarter turn swaps them
         shown = [axis - (viewer.dims.ndim - 2) for axis in viewer.dims.displayed[-2:]]
         if min(shown) < 0:  # a stack is seen from its side
-            return Region.box(0, 0, *map(float, item.size), "current view")
+            return Region.box(0, 0, float(item.size[0]), float(item.size[1]), "current view")
         middle, half = np.empty(2), np.empty(2)
         middle[shown] = viewer.scene.camera.center[-2:]
         half[shown] = np.asarray(viewer.canvas.viewbox_size(viewer.layers)) / viewer.scene.camera.zoom / 2
@@ -374,7 +395,7 @@ class SlideLayers:
     def _choose(self, slide: str | None) -> None:
         """Show a slide that was chosen, and what lies on it; slides share their corner, so the others are hidden."""
         self._chosen = slide
-        for layers in (self._slides, self._masks, self._regions):
+        for layers in (self._slides, self._masks, self._regions, self._nuclei):
             for name, layer in layers.items():
                 if name != slide:
                     layer.visible = False

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
 from napari_he2st.core.geometry import bounds_of, inside_polygon
 from napari_he2st.core.paths import cache_folder
-from napari_he2st.core.types import Chunk, Grid, Region
+from napari_he2st.core.types import Chunk, Grid, Nuclei, Region
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,10 +21,14 @@ if TYPE_CHECKING:
     from napari_he2st.data.slides import Slide
     from napari_he2st.data.slides.tissue import TissueMask
     from napari_he2st.engine.estimate import Estimate
+    from napari_he2st.engine.features import Given
     from napari_he2st.engine.session import Result
     from napari_he2st.zoo.base import Predictor
     from napari_he2st.zoo.bundle import Bundle
     from napari_he2st.zoo.manifest import Manifest
+
+Kind = Literal["spots", "cells", "slide"]
+"""What a predictor gives a row for: each spot, each nucleus, or the slide."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class Run:
         Folder that makes it possible to go on after a stop, or None.
     stain
         How the slide's stain is normalised, or None.
+    nuclei
+        Those of the slide, or None.
     """
 
     bundle: Bundle
@@ -52,6 +58,18 @@ class Run:
     order: str = "raster"
     store: Path | None = None
     stain: str | None = None
+    nuclei: Nuclei | None = None
+
+    @property
+    def cells(self) -> Nuclei | None:
+        """The nuclei that are the spots of the grid, if they are."""
+        return self.nuclei if self.nuclei is not None and self.nuclei.are(self.grid) else None
+
+    @property
+    def _given(self) -> Given:
+        from napari_he2st.engine.features import Given
+
+        return Given(nuclei=self.nuclei)
 
     @cached_property
     def _slide(self) -> Slide:
@@ -63,13 +81,14 @@ class Run:
         from napari_he2st.engine.predict import predict
 
         options: dict[str, Any] = {"device": self.device, "order": self.order, "store": self.store}
+        options["given"] = self._given
         yield from predict(self.bundle, self._slide, self.grid, control=control, **options)
 
     def cost(self) -> Estimate:
         """What it will take, from a probe of a few tiles."""
         from napari_he2st.engine.estimate import estimate
 
-        return estimate(self.bundle, self._slide, self.grid, device=self.device)
+        return estimate(self.bundle, self._slide, self.grid, device=self.device, given=self._given)
 
     def adata(self, result: Result, notes: Sequence[str] = ()) -> AnnData:
         """A result of this run in the schema, with what was said of the run; spots that were not reached are NaN."""
@@ -77,7 +96,8 @@ class Run:
         from napari_he2st.engine.results import to_adata
 
         facts: dict[str, Any] = {"std": result.std, "device": device_name(self.device), "notes": notes}
-        return to_adata(self.bundle, self._slide, self.grid, result.values, genes=result.genes, **facts)
+        facts |= {"genes": result.genes, "nuclei": self.cells}
+        return to_adata(self.bundle, self._slide, self.grid, result.values, **facts)
 
 
 @dataclass(frozen=True)
@@ -162,25 +182,33 @@ def plan(slide: Slide, mask: TissueMask, pitch_um: float, regions: Sequence[Regi
     if regions is None:
         return square_grid(slide, pitch_um, mask=mask)
     around = Region.box(*bounds_of(np.concatenate([region.polygon for region in regions])))
-    grid = square_grid(slide, pitch_um, mask=mask, region=around)
-    inside = np.zeros(len(grid), dtype=bool)
-    for region in regions:
-        inside |= inside_polygon(grid.xy, region.polygon)
-    return grid.take(inside)
+    return _inside(square_grid(slide, pitch_um, mask=mask, region=around), regions)
 
 
-def sees_bag(bundle: Bundle) -> bool:
-    """Whether a predictor gives one result for a whole slide."""
+def plan_cells(nuclei: Nuclei, mpp: float, regions: Sequence[Region] | None) -> Grid:
+    """The nuclei of a slide of that pixel size, all of them or those inside any of the regions."""
+    grid = nuclei.grid(mpp)
+    return grid if regions is None else _inside(grid, regions)
+
+
+def _inside(grid: Grid, regions: Sequence[Region]) -> Grid:
+    return grid.take(np.any([inside_polygon(grid.xy, region.polygon) for region in regions], axis=0))
+
+
+def kind_of(bundle: Bundle) -> Kind:
+    """What a predictor gives a row for."""
+    from napari_he2st.engine.run import predicts_cells
     from napari_he2st.engine.slide_level import sees_bag
 
-    return sees_bag(bundle.members[0])
+    model = bundle.members[0]
+    return "slide" if sees_bag(model) else "cells" if predicts_cells(model) else "spots"
 
 
-def whole_slide(bundle: Bundle, slide: Slide, device: str, *, control: Control) -> AnnData:
+def whole_slide(bundle: Bundle, slide: Slide, device: str, stain: str | None, *, control: Control) -> AnnData:
     """Result of a predictor that sees a slide as a whole."""
     from napari_he2st.engine.slide_level import predict_bag
 
-    return predict_bag(bundle, slide, device=device, control=control)
+    return predict_bag(bundle, slide, device=device, stain=stain, control=control)
 
 
 def store_folder(bundle: Bundle, slide: Slide, pitch_um: float, stain: str | None = None) -> Path:
@@ -201,13 +229,19 @@ def doubts(manifest: Manifest, slide: Slide, organ: str, species: str) -> list[s
     return found
 
 
+def panel_of(row: dict[str, Any]) -> tuple[str, str]:
+    """What a trained predictor's values are of, and how many: ``("Classes", "2")``; both empty before training."""
+    if row["genes"] is None:
+        return "", ""
+    return "Classes" if row["scale"] == "probability" else "Genes", f"{row['genes']:,}"
+
+
 def model_facts(row: dict[str, Any], manifest: Manifest | None) -> tuple[dict[str, str], dict[str, str]]:
     """The card of a predictor as lines for people: what decides, and the rest; more once its manifest is read."""
-    facts = {
-        "Predicts": row["output"],
-        "Trained on": ", ".join([*row["organs"], *row["species"]]),
-        "Genes": "" if row["genes"] is None else f"{row['genes']:,}",
-    }
+    facts = {"Predicts": row["output"], "Trained on": ", ".join([*row["organs"], *row["species"]])}
+    what, number = panel_of(row)
+    if what:
+        facts[what] = number
     rest = {
         "From": row["inputs"],
         "Weights": "none yet: train it on your own sections" if row["kind"] == "system" else row["weights"],

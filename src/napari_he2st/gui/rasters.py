@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_he2st.core.geometry import px_from_um, world_from_level0
-from napari_he2st.core.types import Grid
+from napari_he2st.core.types import Grid, Nuclei
 
 MAX_RASTER_PX = 4096
 """Widest index map of an irregular grid."""
@@ -18,6 +18,9 @@ _STAMP_PX = 3
 
 _PIXELS_PER_SPOT = 8
 """Pixels of an index map per spot, beyond a million: they decide what a gene change costs."""
+
+_LEAST_CELLS_PX = 2048**2
+"""Pixels of the map of cells that are drawn in their own shape, where these are few."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,30 @@ def raster_of(grid: Grid) -> Raster:
         pitch = (grid.pitch_um, grid.pitch_um)
         return Raster(shape, pitch, _pair(world_from_level0(origin, grid.mpp)), source, pixels)
     return _stamped(grid)
+
+
+def raster_of_nuclei(nuclei: Nuclei, grid: Grid) -> Raster:
+    """The nuclei that are the spots of a grid, each in its own shape and at least one pixel large."""
+    if not len(grid):
+        return raster_of(grid)
+    rim = 2 * grid.spot_um / nuclei.mpp
+    centres = grid.xy * (grid.mpp / nuclei.mpp)
+    height, width = nuclei.labels.shape
+    left, top = np.maximum(centres.min(axis=0) - rim, 0).astype(np.intp)
+    right, bottom = np.minimum(centres.max(axis=0) + rim, (width, height)).astype(np.intp)
+    most = min(MAX_RASTER_PX**2, max(_LEAST_CELLS_PX, _PIXELS_PER_SPOT * len(grid)))
+    step = max(1, int(np.ceil(((right - left) * (bottom - top) / most) ** 0.5)))
+    cut = nuclei.labels[top:bottom:step, left:right:step]
+    place = np.full(nuclei.largest + 1, len(grid), dtype=np.intp)
+    place[grid.index[:, 0]] = np.arange(len(grid))
+    source = place[cut]
+    column, row = ((centres - (left, top)) // step).astype(np.intp).T
+    free = source[row, column] == len(grid)
+    source[row[free], column[free]] = np.flatnonzero(free)
+    scale = step * nuclei.mpp
+    first = (nuclei.mpp - grid.mpp) / 2  # from the middle of the slide's first pixel to that of the label image's
+    origin = (float(top * nuclei.mpp + first), float(left * nuclei.mpp + first))
+    return Raster((cut.shape[0], cut.shape[1]), (scale, scale), origin, source.ravel())
 
 
 def outline_of(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -111,7 +111,7 @@ def _generic() -> dict[str, Registry]:
 
 
 def _generic_row(entry: Entry, task: str) -> dict[str, Any]:
-    blank = dict.fromkeys(("year", "genes", "system"))
+    blank = dict.fromkeys(("year", "genes", "scale", "system"))
     text = {"status": "generic", "licence": "", "weights": "none", "inputs": "see description", "reason": ""}
     lists: dict[str, list[str]] = {"organs": [], "species": []}
     about = {"slug": entry.name, "kind": "generic", "title": entry.description, "tasks": [task], "output": TASKS[task]}
@@ -134,6 +134,7 @@ def _system_row(card: Card) -> dict[str, Any]:
         "organs": list(card.organs),
         "species": list(card.species),
         "genes": None,
+        "scale": None,
         "system": card.slug,
         "reason": card.reason,
         "fitted": card.fitted,
@@ -153,6 +154,7 @@ def bundle_row(name: str, manifest: Manifest) -> dict[str, Any]:
         organs=list(manifest.organs),
         species=list(manifest.species),
         genes=len(manifest.genes),
+        scale=manifest.scale,
         year=int(manifest.created[:4]),
     )
     return row

@@ -49,7 +49,7 @@ def test_istar_is_fitted_and_then_predicts(dock, qtbot, scattered_grid, measured
     assert dock.fit.button.isEnabled()
     dock.fit.button.click()
     qtbot.waitUntil(lambda: dock.run_button.isEnabled(), timeout=WAIT_MS)
-    assert dock.pitch.value() == 8
+    assert dock.where.pitch.value() == 8
     dock.run_button.click()
     qtbot.waitUntil(lambda: not dock.busy and dock.session.current_result.kind == "predicted", timeout=WAIT_MS)
     result = dock.session.current_result

@@ -7,7 +7,8 @@ import pytest
 
 from napari_he2st.core.progress import Control
 from napari_he2st.core.types import Chunk, Region
-from napari_he2st.gui.docks.predict import REGIONS, SPOTS, VIEW, WHOLE, PredictDock
+from napari_he2st.gui.docks.predict import PredictDock
+from napari_he2st.gui.docks.where_box import REGIONS, SPOTS, VIEW, WHOLE
 from napari_he2st.gui.prediction import Run
 
 WAIT_MS = 30_000
@@ -43,16 +44,16 @@ def slow_run(monkeypatch):
 
 def test_tiles_and_cost_are_known_before_the_run(dock, qtbot):
     assert dock.predictor.models.currentText() == "Three means (3 genes)"
-    assert dock.pitch.value() == 25.0
-    n = len(dock._grid)
-    assert f"{n:,} tiles" in dock.cost.text()
-    qtbot.waitUntil(lambda: "about" in dock.cost.text(), timeout=WAIT_MS)
-    dock.preview.setChecked(True)
+    assert dock.where.pitch.value() == 25.0
+    n = len(dock.where.grid)
+    assert f"{n:,} tiles" in dock.where.cost.text()
+    qtbot.waitUntil(lambda: "about" in dock.where.cost.text(), timeout=WAIT_MS)
+    dock.where.preview.setChecked(True)
     assert "Tiles to predict" in dock.viewer.layers
-    dock.pitch.setValue(50.0)
+    dock.where.pitch.setValue(50.0)
     assert not dock.run_button.isEnabled()
     qtbot.waitUntil(lambda: dock.run_button.isEnabled(), timeout=WAIT_MS)
-    assert len(dock._grid) < n
+    assert len(dock.where.grid) < n
 
 
 def test_the_whole_slide_is_predicted_and_finished(dock, qtbot):
@@ -70,15 +71,15 @@ def test_the_whole_slide_is_predicted_and_finished(dock, qtbot):
 
 
 def test_regions_and_view_narrow_the_plan(dock, qtbot):
-    whole = len(dock._grid)
-    dock.area.setCurrentText(REGIONS)
-    assert dock.cost.text() == "Draw a region over tissue."
+    whole = len(dock.where.grid)
+    dock.where.area.setCurrentText(REGIONS)
+    assert dock.where.cost.text() == "Draw a region over tissue."
     dock.session.set_regions("tissue", [Region.box(400, 300, 200, 200)])
     qtbot.waitUntil(lambda: dock.run_button.isEnabled(), timeout=WAIT_MS)
-    assert len(dock._grid) == 16
-    dock.area.setCurrentText(VIEW)
+    assert len(dock.where.grid) == 16
+    dock.where.area.setCurrentText(VIEW)
     qtbot.waitUntil(lambda: dock.run_button.isEnabled(), timeout=WAIT_MS)
-    assert 0 < len(dock._grid) <= whole
+    assert 0 < len(dock.where.grid) <= whole
 
 
 def test_the_stain_is_previewed_and_recorded(dock, qtbot):
@@ -126,9 +127,9 @@ def test_removing_the_slide_ends_the_run(dock, qtbot, slow_run):
 def test_another_organ_is_pointed_out(dock, qtbot, monkeypatch):
     warned = []
     monkeypatch.setattr("napari_he2st.gui.docks.base.show_warning", warned.append)
-    assert dock.doubt.isHidden()
-    dock.species.setCurrentText("mouse")
-    assert "human, not mouse" in dock.doubt.text()
+    assert dock.origin.doubt.isHidden()
+    dock.origin.species.setCurrentText("mouse")
+    assert "human, not mouse" in dock.origin.doubt.text()
     dock.run_button.click()
     result = dock.session.current_result
     assert result.warnings == warned
@@ -144,12 +145,12 @@ def test_a_system_without_weights_cannot_run(dock, qtbot):
 
 
 def test_the_area_starts_with_the_whole_slide(dock):
-    assert dock.area.currentText() == WHOLE
+    assert dock.where.area.currentText() == WHOLE
 
 
 def test_measured_spots_are_predicted_where_they_lie(dock, qtbot, measured, scattered_grid):
-    dock.area.setCurrentText(SPOTS)
-    assert "Load measured expression" in dock.cost.text()
+    dock.where.area.setCurrentText(SPOTS)
+    assert "Load measured expression" in dock.where.cost.text()
     assert not dock.run_button.isEnabled()
     grid = scattered_grid(20)
     dock.session.add_adata(measured(grid, np.ones((20, 2)), ["ERBB2", "GAPDH"]), dock.session.slide)

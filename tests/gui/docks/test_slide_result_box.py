@@ -32,7 +32,12 @@ def test_a_slide_has_one_result_and_a_map(make_napari_viewer_proxy, qtbot, tissu
     dock.session.add_slide(tissue_slide)
     dock.load(str(tmp_path / "mutated.he2st"))
     qtbot.waitUntil(lambda: dock.run_button.isEnabled(), timeout=WAIT_MS)
-    assert "One result" in dock.cost.text()
+    assert "One result" in dock.where.cost.text()
+    assert dock.predictor.models.currentText() == "Mutated? (2 classes)"
+    assert dock.predictor.card.shown["Classes"] == "2"
+    assert not dock.where.area.isVisibleTo(dock)
+    assert not dock.where.pitch.isVisibleTo(dock)
+    assert dock.live.isHidden()
     assert dock.slide_result.isHidden()
     dock.run_button.click()
     qtbot.waitUntil(lambda: dock.session.result is not None and not dock.busy, timeout=WAIT_MS)
@@ -42,6 +47,8 @@ def test_a_slide_has_one_result_and_a_map(make_napari_viewer_proxy, qtbot, tissu
     assert not dock.slide_result.isHidden()
     result = dock.session.current_result
     assert result.genes == ["attention"]
+    assert dock.layers.result_layer(result.name).name == "attention — predicted"
+    qtbot.waitUntil(lambda: dock.run_button.isEnabled(), timeout=WAIT_MS)  # it can be done again
     assert result.scale == "attention"
     assert np.isfinite(result.values).all()
     dock.session.remove_result(result.name)

@@ -16,7 +16,7 @@ from napari_he2st.core import keys
 from napari_he2st.core.progress import Control
 from napari_he2st.engine.session import Result
 from napari_he2st.gui.docks.base import Dock
-from napari_he2st.gui.gene_map import unit_of
+from napari_he2st.gui.gene_map import legend, unit_of
 from napari_he2st.gui.matches import MatchesDialog
 from napari_he2st.gui.widgets.display import MapDisplay
 from napari_he2st.gui.widgets.gene_table import Column, GeneTable
@@ -175,7 +175,8 @@ class GenesDock(Dock):
         trust = ""
         if np.isfinite(score):
             trust = f", held-out r {score:.2f}" + (" – low confidence" if score < LOW_SCORE else "")
-        self.facts.setText(f"<b>{gene}</b> ({result.kind}), {unit_of(result.scale)}{trust}")
+        unit = legend(gene, result.scale).removeprefix(gene)
+        self.facts.setText(f"<b>{gene}</b> ({result.kind}){unit}{trust}")
 
     # --- keys
 

@@ -26,6 +26,7 @@ from napari_he2st.engine.session import SlideItem
 from napari_he2st.gui.docks.base import Dock
 from napari_he2st.gui.docks.data_sets import DataSetsSection
 from napari_he2st.gui.docks.measured import Loaded, MeasuredSection, fitted, on_its_slide
+from napari_he2st.gui.docks.nuclei_box import NucleiBox
 from napari_he2st.gui.docks.registration import RegistrationSection
 from napari_he2st.gui.layers import warm_up
 from napari_he2st.gui.pixel_size_question import PixelSizeQuestion
@@ -76,6 +77,8 @@ class SlideDock(Dock):
         self.registration = RegistrationSection(self)
         self.data_sets = DataSetsSection(self, self.measured)
         self.body.addWidget(self.measured)
+        self.nuclei = NucleiBox(self)
+        self.body.addWidget(_folded("Nuclei", self.nuclei))
         self.body.addWidget(_folded("Register by landmarks", self.registration))
         self.body.addWidget(_folded("Public data sets", self.data_sets))
         self.add_button(

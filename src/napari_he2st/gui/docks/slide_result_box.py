@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QGroupBox, QLabel, QVBoxLayout
@@ -45,7 +46,15 @@ class SlideResultBox(QGroupBox):
         dock.listen(dock.session.result_finished, self._completed)
         self.hide()
 
-    def predict(self, bundle: Bundle, item: SlideItem, device: str, warnings: list[str]) -> Task:
+    def predict(
+        self,
+        bundle: Bundle,
+        item: SlideItem,
+        device: str,
+        stain: str | None,
+        warnings: list[str],
+        on_end: Callable[[], None],
+    ) -> Task:
         """Read the slide's tiles and predict it; the map becomes a result of the session."""
         control = Control()
         return self._dock.run(
@@ -53,9 +62,11 @@ class SlideResultBox(QGroupBox):
             bundle,
             item.slide,
             device,
+            stain,
             name=f"Predicting {item.name}",
             control=control,
             on_done=lambda adata: self._predicted(bundle, item.name, adata, warnings),
+            on_end=on_end,
         )
 
     def _predicted(self, bundle: Bundle, slide: str, adata: AnnData, warnings: list[str]) -> None:

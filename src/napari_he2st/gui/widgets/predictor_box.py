@@ -65,9 +65,10 @@ class PredictorBox(QGroupBox):
             if row["slug"] in self._rows:
                 continue
             self._rows[row["slug"]] = row
-            genes = "needs training" if row["kind"] == "system" else f"{row['genes']:,} genes"
+            what, number = prediction.panel_of(row)
             with QSignalBlocker(self.models):
-                self.models.addItem(f"{row['title']} ({genes})", row["slug"])
+                told = f"{number} {what.lower()}" if what else "needs training"
+                self.models.addItem(f"{row['title']} ({told})", row["slug"])
 
     def choose(self, slug: str) -> None:
         """Choose one without telling anyone."""

@@ -1,4 +1,4 @@
-"""DINO: a network that learns from images alone, by agreeing with the mean of its own past (Caron et al., ICCV 2021)."""
+"""DINO: a network learns from images alone, by agreeing with the mean of its own past (Caron et al., ICCV 2021)."""
 
 from __future__ import annotations
 
