@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_he2st.analysis.domains.embedding import by_size, check_request
+from napari_he2st.analysis.domains.embedding import by_size, check_request, embed
+from napari_he2st.analysis.domains.layout import umap_layout
 from napari_he2st.analysis.metrics.pairs import blocks
 from napari_he2st.analysis.normalise import logged
 from napari_he2st.core import keys
@@ -184,6 +186,46 @@ def markers(adata: AnnData, domains: Domains, n: int = 10) -> pd.DataFrame:
         table = pd.DataFrame({"domain": label, **columns, "p_adjusted": adjusted})
         tables.append(table[table["difference"] > 0].head(n))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["domain", "gene"])
+
+
+def neighbour_markers(adata: AnnData, domains: Domains, domain: int) -> pd.DataFrame:
+    """Genes of one domain that are higher in it than in the domains around it, as SpaGCN finds them.
+
+    See :func:`napari_he2st.zoo.domains.spagcn.domain_genes` for the columns and for what a gene has to reach.
+
+    Raises
+    ------
+    He2stError
+        There is no other domain beside it, or the data cannot be brought to counts.
+    """
+    from napari_he2st.engine.fitted import prepare_section
+    from napari_he2st.zoo.domains.spagcn import domain_genes
+
+    section = prepare_section(adata)
+    return domain_genes(section.adata, domains.labels[section.kept], domain)
+
+
+def profile(adata: AnnData, domains: Domains, genes: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean of some genes in each domain, and the share of its spots above zero; both (domains, genes)."""
+    X = logged(adata[:, list(genes)])
+    values = np.asarray(X.toarray() if hasattr(X, "toarray") else X, dtype=np.float64)
+    inside = np.equal.outer(np.arange(domains.n_domains), domains.labels).astype(np.float64)
+    known = np.isfinite(values)
+    n = np.maximum(inside @ known, 1)
+    return inside @ np.where(known, values, 0) / n, inside @ (known & (values > 0)) / n
+
+
+def alike(adata: AnnData, domains: Domains, *, seed: int = 0, control: Progress | None = None) -> NDArray[np.float32]:
+    """Spots in a plane by what they are like (UMAP), float32 (spots, 2).
+
+    Laid out by the embedding of the domains, or where their method has none by principal components of the expression.
+    """
+    points = domains.embedding
+    if points is None:
+        found = embed(adata, genes=1000, components=30, smooth=0)
+        points = np.full((adata.n_obs, found.components.shape[1]), np.nan, dtype=np.float32)
+        points[found.kept] = found.components
+    return umap_layout(points, seed=seed, control=control)
 
 
 def _welch(X: Any, domains: Domains) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

@@ -125,7 +125,8 @@ class Session:
     ``slide_added/slide_removed/slide_changed(name)``, ``result_added/result_removed(name)``,
     ``result_filled(name, rows)`` while a run goes on, ``result_finished(name)``, ``result_moved(name)``,
     ``domains_changed(result_name)``, ``regions_changed(slide_name)``, ``nuclei_changed(slide_name)``,
-    ``comparison_changed()``, ``selection_changed()`` when the current slide, result or gene changes.
+    ``comparison_changed()``, ``selection_changed()`` when the current slide, result or gene changes,
+    ``spots_chosen()`` when spots of the current result are.
     """
 
     slide_added = Signal(str)
@@ -141,11 +142,14 @@ class Session:
     nuclei_changed = Signal(str)
     comparison_changed = Signal()
     selection_changed = Signal()
+    spots_chosen = Signal()
 
     def __init__(self) -> None:
         self.slides: dict[str, SlideItem] = {}
         self.results: dict[str, Result] = {}
         self.domains: dict[str, Domains] = {}
+        self._past_domains: dict[str, list[Domains]] = {}
+        self.spots: NDArray[np.bool_] | None = None
         self.regions: dict[str, list[Region]] = {}
         self._moves: dict[str, list[tuple[NDArray[np.float64], dict[str, Any]]]] = {}
         self.comparison: Comparison | None = None
@@ -303,6 +307,7 @@ class Session:
         del self.results[name]
         self._moves.pop(name, None)
         self.domains.pop(name, None)
+        self._past_domains.pop(name, None)
         if name in self.compared:
             self.set_comparison(None)
         if self.result == name:
@@ -318,7 +323,20 @@ class Session:
     # --- domains, regions, comparison, selection
 
     def set_domains(self, result: str, domains: Domains) -> None:
-        """Keep the tissue domains of a result."""
+        """Keep the tissue domains of a result; :meth:`undo_domains` brings those before back."""
+        if result in self.domains:
+            self._past_domains.setdefault(result, []).append(self.domains[result])
+        self._show_domains(result, domains)
+
+    def undo_domains(self, result: str) -> bool:
+        """Bring back the domains that a result had before; False if there were none."""
+        past = self._past_domains.get(result)
+        if not past:
+            return False
+        self._show_domains(result, past.pop())
+        return True
+
+    def _show_domains(self, result: str, domains: Domains) -> None:
         self.domains[result] = domains
         adata = self.results[result].adata
         if adata is not None:
@@ -353,28 +371,42 @@ class Session:
         self.set_domains(result, self.domains[result].merged(labels))
 
     def split_domain(self, result: str, label: int, colour: str) -> None:
-        """Make those spots of a domain that lie in a drawn region of the slide a domain of their own.
+        """Make those spots of a domain that are chosen, or lie in a drawn region, a domain of their own.
 
         Raises
         ------
         He2stError
-            No region is drawn, or none divides the domain.
+            No spots are chosen, or they do not divide the domain.
         """
-        found = self.results[result]
-        regions = self.regions.get(found.slide, [])
-        if not regions:
-            raise He2stError("No region is drawn on the slide", todo="Draw one around a part of the domain")
-        inside = np.any([inside_polygon(found.grid.xy, region.polygon) for region in regions], axis=0)
-        self.set_domains(result, self.domains[result].split(label, inside, colour))
+        spots = self.spots if self.spots is not None and result == self.result else self._spots_in_regions(result)
+        if not spots.any():
+            raise He2stError("No spots are chosen", todo="Draw a lasso around a part of the domain")
+        self.set_domains(result, self.domains[result].split(label, spots, colour))
 
     def recolour_domains(self, result: str, colours: list[str]) -> None:
         """Give the domains of a result these colours, "#rrggbb" each."""
         self.set_domains(result, replace(self.domains[result], colours=tuple(colours)))
 
     def set_regions(self, slide: str, regions: list[Region]) -> None:
-        """Replace the drawn regions of a slide."""
+        """Replace the drawn regions of a slide; they choose the spots of the current result that lie in them."""
         self.regions[slide] = list(regions)
         self.regions_changed.emit(slide)
+        result = self.current_result
+        if result is not None and result.slide == slide:
+            self.choose_spots(self._spots_in_regions(result.name))
+
+    def choose_spots(self, spots: NDArray[np.bool_] | None) -> None:
+        """Choose spots of the current result, bool (spots,); None or none of them chooses nothing."""
+        self.spots = spots if spots is not None and spots.any() else None
+        self.spots_chosen.emit()
+
+    def _spots_in_regions(self, result: str) -> NDArray[np.bool_]:
+        """Which spots of a result lie in the regions that are drawn on its slide."""
+        found = self.results[result]
+        inside = np.zeros(len(found.grid), dtype=bool)
+        for region in self.regions.get(found.slide, []):
+            inside |= inside_polygon(found.grid.xy, region.polygon)
+        return inside
 
     def set_comparison(self, comparison: Comparison | None, *, predicted: str = "", measured: str = "") -> None:
         """Keep the last comparison, and the names of the two results that were compared."""
@@ -391,6 +423,8 @@ class Session:
             ):
                 raise UnknownNameError(f"There is no {key} named {value!r} in this session")
             setattr(self, key, value)
+        if "result" in changed and self.spots is not None:
+            self.choose_spots(None)
         if changed:
             self.selection_changed.emit()
 

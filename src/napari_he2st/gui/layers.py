@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from napari_he2st.core.geometry import level0_from_world, um_from_px
 from napari_he2st.core.types import Grid, Region
 from napari_he2st.engine.session import Session
+from napari_he2st.gui.chosen_spots import ChosenSpots
 from napari_he2st.gui.domain_map import DomainMap
 from napari_he2st.gui.gene_map import METADATA, UNITS, GeneMap, Mode
 from napari_he2st.gui.navigation import Navigator
@@ -83,6 +84,7 @@ class SlideLayers:
         self.session = session
         self.side_by_side = SideBySide(viewer)
         self.navigator, self.ruler = Navigator(viewer), Ruler(viewer)
+        self._chosen_spots = ChosenSpots(viewer, session)
         self._preview: Image | None = None
         self._slides: dict[str, Image] = {}
         self._maps: dict[str, GeneMap] = {}

@@ -37,8 +37,13 @@ def halves(session, slide, square_grid, measured):
     return halves
 
 
+def around(points, margin=1.0):
+    low, high = points.min(axis=0) - margin, points.max(axis=0) + margin
+    return Region.box(*low, *(high - low), f"around {points[0]}")
+
+
 def markers_of(dock):
-    return dock.table.genes.names()
+    return dock.views.table.genes.names()
 
 
 def find(dock, qtbot, session, n=2):
@@ -103,6 +108,9 @@ def test_domains_are_merged_split_and_recoloured(open_dock, halves, session, vie
     assert found.titles == ["D1", "D2", "D1 2"]
     assert found.n_domains == len(found.colours) == 3
     assert dock.legend.rowCount() == 3
+    for titles in (["D1", "D2"], ["D1", "D2"], ["D1", "D2", "D3"]):  # split, recoloured, merged
+        dock._edit(dock._undo)
+        assert session.domains["spots"].titles == titles
     qtbot.waitUntil(lambda: not dock.busy, timeout=20_000)
 
 
@@ -116,8 +124,10 @@ def test_edits_that_make_no_sense_are_refused(open_dock, halves, session, qtbot,
     dock._edit(dock._split)
     dock._edit(dock._agree)
     assert "cannot be merged" in told[0]
-    assert "No region is drawn" in told[1]
+    assert "No spots are chosen" in told[1]
     assert "Fewer than two methods" in told[2]
+    dock._edit(dock._undo)
+    assert "nothing to take back" in told[3]
     qtbot.waitUntil(lambda: not dock.busy, timeout=20_000)
 
 
@@ -151,16 +161,71 @@ def test_agreement_with_labels_is_given(open_dock, halves, session, qtbot):
     halves()
     dock = open_dock(DomainsDock)
     find(dock, qtbot, session)
-    qtbot.waitUntil(lambda: bool(dock.agreement.text()), timeout=20_000)
-    assert "ARI 1.00, NMI 1.00, homogeneity 1.00, p = 0.005" in dock.agreement.text()
-    assert "70 spots" in dock.agreement.text()
+    qtbot.waitUntil(lambda: bool(dock.labels.text.text()), timeout=20_000)
+    assert "ARI 1.00, NMI 1.00, homogeneity 1.00, p = 0.005" in dock.labels.text.text()
+    assert "70 spots" in dock.labels.text.text()
 
 
 def test_without_labels_there_is_no_agreement(open_dock, halves, session, qtbot):
     halves(labels=False)
     dock = open_dock(DomainsDock)
     find(dock, qtbot, session)
-    assert dock.agreement.text() == ""
+    assert dock.labels.text.text() == ""
+
+
+def test_labels_from_a_file_and_from_drawn_regions(open_dock, halves, session, qtbot, tmp_path):
+    halves(labels=False)
+    session.set_domains("spots", Domains(HALVES, {}))
+    dock = open_dock(DomainsDock)
+    result = session.results["spots"]
+    rows = [f"{name},{'ab'[half]}" for name, half in zip(result.adata.obs_names, HALVES, strict=True)]
+    file = tmp_path / "labels.csv"
+    file.write_text("\n".join(["spot,label", *rows]))
+    dock.labels.use_file(file)
+    qtbot.waitUntil(lambda: "labels.csv: ARI 1.00" in dock.labels.text.text(), timeout=20_000)
+    dock.labels.source.setCurrentText("drawn regions")
+    session.set_regions(result.slide, [around(result.grid.xy[rows]) for rows in (slice(30), slice(40, 70))])
+    qtbot.waitUntil(lambda: "drawn regions: ARI 1.00" in dock.labels.text.text(), timeout=20_000)
+
+
+def test_a_lasso_among_alike_spots_rings_them_on_the_slide_and_back(open_dock, halves, session, viewer, qtbot):
+    halves()
+    embedding = np.random.default_rng(0).normal(size=(70, 5)).astype(np.float32) + 9 * HALVES[:, None]
+    session.set_domains("spots", Domains(HALVES, {}, embedding.astype(np.float32)))
+    dock = open_dock(DomainsDock)
+    dock.views.setCurrentWidget(dock.views.map)
+    qtbot.waitUntil(lambda: dock.views.map.n == 70, timeout=20_000)
+    layout = dock.views._layout[2]
+    dock.views.map.choose_within(around(layout[HALVES == 1], 0.1).polygon)
+    assert session.spots.tolist() == (HALVES == 1).tolist()
+    (ring,) = [layer for layer in viewer.layers if layer.name == "Chosen spots"]
+    assert ring.visible
+    assert len(ring.data) == dock.views.map.n_chosen == 35
+    result = session.results["spots"]
+    session.set_regions(result.slide, [around(result.grid.xy[[3]])])
+    assert np.flatnonzero(session.spots).tolist() == [3]
+    assert dock.views.map.n_chosen == 1
+    dock.legend.setCurrentCell(0, 0)
+    dock._edit(dock._split)
+    assert np.flatnonzero(session.domains["spots"].labels == 2).tolist() == [3]
+    assert dock.views.map.n == 70
+    session.choose_spots(None)
+    assert not ring.visible
+    qtbot.waitUntil(lambda: not dock.busy, timeout=20_000)
+
+
+def test_dots_show_the_markers_of_every_domain(open_dock, halves, session, qtbot):
+    halves()
+    session.set_domains("spots", Domains(HALVES, {}))
+    dock = open_dock(DomainsDock)
+    dock.views.setCurrentWidget(dock.views.dots)
+    qtbot.waitUntil(lambda: {"LEFT", "RIGHT"} <= set(dock.views.dots.genes), timeout=20_000)
+    dock.views.dots.gene_chosen.emit("RIGHT")
+    assert session.gene == "RIGHT"
+    dock.views.setCurrentIndex(0)
+    dock.views.against.setCurrentIndex(1)
+    dock.legend.setCurrentCell(0, 0)
+    qtbot.waitUntil(lambda: markers_of(dock) == ["LEFT"], timeout=60_000)
 
 
 def test_a_late_dock_shows_domains_and_their_markers(open_dock, halves, session, qtbot):
@@ -198,7 +263,7 @@ def test_markers_are_linked_to_the_gene(open_dock, halves, session, qtbot):
     session.select(gene="RIGHT")
     dock = open_dock(DomainsDock)
     qtbot.waitUntil(lambda: bool(markers_of(dock)), timeout=20_000)
-    qtbot.keyClick(dock.table, Qt.Key.Key_Down)
+    qtbot.keyClick(dock.views.table, Qt.Key.Key_Down)
     qtbot.waitUntil(lambda: session.gene == "LEFT")
 
 

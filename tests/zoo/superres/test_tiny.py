@@ -35,7 +35,7 @@ def _trained(slug: str, variant: str, epochs: int) -> tuple[Predictor, DenseBatc
 
 @pytest.mark.parametrize(("slug", "variant"), CASES)
 def test_it_learns_and_predicts_every_row(slug: str, variant: str) -> None:
-    model, batches, records = _trained(slug, variant, epochs=12)
+    model, batches, records = _trained(slug, variant, epochs=30)
     with torch.inference_mode():
         predicted = model.predict(**batches.prepared)
     assert predicted.shape == (*rows_of(model, batches.prepared), N_GENES)

@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker
 from qtpy.QtGui import QColor
-from qtpy.QtWidgets import QCheckBox, QColorDialog, QFormLayout, QHBoxLayout, QLabel, QPushButton, QSpinBox
+from qtpy.QtWidgets import QCheckBox, QColorDialog, QFormLayout, QGridLayout, QLabel, QPushButton, QSpinBox
 from superqt import QCollapsible
 
-from napari_he2st.analysis.agreement import Agreement, agreement
 from napari_he2st.analysis.domains.consensus import consensus
 from napari_he2st.core import keys
 from napari_he2st.core.errors import He2stError
 from napari_he2st.core.progress import Control
 from napari_he2st.core.types import Domains
 from napari_he2st.engine.methods import methods
-from napari_he2st.engine.segment import markers, segment
+from napari_he2st.engine.segment import segment
 from napari_he2st.engine.session import Result
 from napari_he2st.gui.colours import domain_colour, domain_colours
 from napari_he2st.gui.docks.base import Dock
+from napari_he2st.gui.docks.domain_views import DomainViews
+from napari_he2st.gui.docks.label_box import LabelBox
 from napari_he2st.gui.widgets.combo import Combo
 from napari_he2st.gui.widgets.domain_legend import DomainLegend
-from napari_he2st.gui.widgets.gene_table import Column, GeneTable
 from napari_he2st.gui.widgets.options_form import OptionsForm, has_field
 from napari_he2st.gui.widgets.result_chooser import ResultChooser
 from napari_he2st.gui.worker import tell
@@ -31,7 +31,6 @@ from napari_he2st.zoo.encoders.table import encoders
 
 if TYPE_CHECKING:
     import napari.viewer
-    import pandas as pd
 
 _DEFAULT = "leiden"  # of engine.segment too
 _EMPTY = "Nothing to group yet: predict a slide in the Predict dock, or load measured expression in the Slide dock."
@@ -43,7 +42,6 @@ class DomainsDock(Dock):
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer)
         self._shown_result: str | None = None
-        self._markers: tuple[Domains, pd.DataFrame] | None = None
         self.chooser = ResultChooser(self.session, "The result whose spots are grouped")
         self.chooser.result_chosen.connect(lambda name: self.session.select(result=name))
         self.note = QLabel(wordWrap=True)
@@ -66,13 +64,12 @@ class DomainsDock(Dock):
         more.addWidget(self.options)
         self.legend = DomainLegend()
         self.legend.renamed.connect(self._rename)
-        self.legend.domain_chosen.connect(lambda _: self._show_markers())
         self.over = QCheckBox("Show domains over the map")
         self.over.setToolTip("A gene that is chosen afterwards is shown without them")
         self.over.toggled.connect(self._show_over)
-        self.agreement = QLabel(wordWrap=True)
-        self.table = GeneTable()
-        self.table.gene_chosen.connect(lambda gene: self.session.select(gene=gene))
+        self.labels = LabelBox(self)
+        self.views = DomainViews(self)
+        self.legend.domain_chosen.connect(self.views.show_domain)
         form = QFormLayout()
         form.addRow("Method", self.method)
         form.addRow("Domains", self.n_domains)
@@ -81,19 +78,18 @@ class DomainsDock(Dock):
         self.body.addWidget(self.chooser)
         self.body.addWidget(self.note)
         self.body.addLayout(form)
-        edits = QHBoxLayout()
-        for text, tip, slot in _EDITS:
+        edits = QGridLayout()
+        for number, (text, tip, slot) in enumerate(_EDITS):
             button = QPushButton(text)
             button.setToolTip(tip)
             button.clicked.connect(partial(self._edit, getattr(self, slot)))
-            edits.addWidget(button)
-        title = QLabel("Marker genes of the chosen domain")
+            edits.addWidget(button, *divmod(number, 3))
         for widget in (more, self.legend):
             self.body.addWidget(widget)
         self.body.addLayout(edits)
-        for widget in (self.over, self.agreement, title):
+        for widget in (self.over, self.labels):
             self.body.addWidget(widget)
-        self.body.addWidget(self.table, 1)
+        self.body.addWidget(self.views, 1)
         self.button = self.add_button("Find domains", "Group the spots by their expression", self._find)
         self.method.currentIndexChanged.connect(lambda _: self._show_options())
         self.listen(self.session.result_added, self.chooser.refill)
@@ -111,7 +107,7 @@ class DomainsDock(Dock):
         self._selection_changed()
 
     def _selection_changed(self) -> None:
-        self.table.choose(self.session.gene)
+        self.views.table.choose(self.session.gene)
         if self.session.result is None or self.session.result != self._shown_result:
             self._refresh()
         self._show_whether_over()
@@ -124,15 +120,9 @@ class DomainsDock(Dock):
         self.note.setText(_note(result))
         domains = None if result is None else self.session.domains.get(result.name)
         self.legend.show_domains(domains, None if result is None else result.grid.cell_um2)
-        self._score(result, domains)
-        if domains is None or result is None or result.adata is None:
-            self._markers = None
-        elif self._markers is None or self._markers[0].labels is not domains.labels:
-            self._markers = None
-            self.run(
-                markers, result.adata, domains, name="Finding marker genes", on_done=lambda t: self._keep(domains, t)
-            )
-        self._show_markers()
+        self.labels.show_result(result, domains)
+        self.views.show_domains(result, domains)
+        self.views.show_domain(self.legend.currentRow())
         self._show_whether_over()
 
     def _show_whether_over(self) -> None:
@@ -195,7 +185,7 @@ class DomainsDock(Dock):
             self.session.set_domains(result, domains)
             self.say(f"{domains.n_domains} domains in {self.session.results[result].title}.")
 
-    # --- legend and markers
+    # --- changing them
 
     def _rename(self, label: int, name: str) -> None:
         try:
@@ -220,6 +210,16 @@ class DomainsDock(Dock):
     def _split(self, name: str) -> None:
         self.session.split_domain(name, self.legend.currentRow(), domain_colour(self.session.domains[name].n_domains))
 
+    def _lasso(self, _: str) -> None:
+        """Draw on the slide; what lies inside is chosen."""
+        result = self.session.current_result
+        if result is not None:
+            self.layers.draw_regions(result.slide).mode = "add_polygon_lasso"
+
+    def _undo(self, name: str) -> None:
+        if not self.session.undo_domains(name):
+            raise He2stError("There is nothing to take back")
+
     def _recolour(self, name: str) -> None:
         colours, label = domain_colours(self.session.domains[name]), self.legend.currentRow()
         chosen = QColorDialog.getColor(QColor(colours[label]), self, "Colour of the domain")
@@ -235,38 +235,6 @@ class DomainsDock(Dock):
         labels = consensus([domains.labels for domains in tried.values()], n)
         self.session.set_domains(name, Domains(labels, {"method": "consensus", "of": "+".join(tried)}))
 
-    def _score(self, result: Result | None, domains: Domains | None) -> None:
-        """Compare with labels that the result came with, in a thread."""
-        self.agreement.setVisible(False)
-        if result is None or domains is None or result.adata is None or keys.LABEL not in result.adata.obs:
-            return
-        show = partial(self._show_agreement, domains)
-        given = result.adata.obs[keys.LABEL]
-        self.run(agreement, domains.labels, given, name="Comparing with labels", quiet=True, on_done=show)
-
-    def _show_agreement(self, domains: Domains, found: Agreement) -> None:
-        shown = self.session.domains.get(self._shown_result or "")
-        if shown is domains and found.n:
-            scores = f"ARI {found.ari:.2f}, NMI {found.nmi:.2f}, homogeneity {found.homogeneity:.2f}, p = {found.p:.3f}"
-            self.agreement.setText(f"Agreement with the given labels: {scores} over {found.n:,} spots.")
-            self.agreement.setVisible(True)
-
-    def _keep(self, domains: Domains, table: pd.DataFrame) -> None:
-        self._markers = (domains, table)
-        self._show_markers()
-
-    def _show_markers(self) -> None:
-        label = self.legend.currentRow()
-        if self._markers is None or label < 0:
-            self.table.genes.set_columns([])
-            return
-        table = self._markers[1]
-        own = table[table["domain"] == label]
-        columns = [Column("gene", own["gene"].to_numpy(dtype=object), "{}", "Gene symbol")]
-        columns += [Column(name, own[name].to_numpy(), *how) for name, how in _MARKER_COLUMNS.items()]
-        self.table.genes.set_columns(columns)
-        self.table.choose(self.session.gene)
-
 
 def _segment(adata: Any, method: str, *, control: Control, **options: Any) -> Domains:
     """Find domains as long as nobody cancels."""
@@ -275,16 +243,12 @@ def _segment(adata: Any, method: str, *, control: Control, **options: Any) -> Do
 
 _EDITS = (
     ("Merge", "Join the chosen domains into one", "_merge"),
-    ("Split", "Make what of the chosen domain lies in drawn regions a domain of its own", "_split"),
+    ("Lasso", "Draw around spots on the slide: they are ringed among the alike spots, and can be split off", "_lasso"),
+    ("Split", "Make the chosen spots of the chosen domain, those inside a lasso, a domain of their own", "_split"),
     ("Colour…", "Choose the colour of the chosen domain", "_recolour"),
     ("Consensus", "Group spots by how often the methods tried so far put them together", "_agree"),
+    ("Undo", "Take back the last change of the domains", "_undo"),
 )
-
-_MARKER_COLUMNS = {
-    "score": ("{:.1f}", "Welch's t of the domain against all other spots"),
-    "difference": ("{:.2f}", "Mean in the domain minus mean elsewhere"),
-    "p_adjusted": ("{:.1e}", "Benjamini–Hochberg; treats spots as independent, which they are not"),
-}
 
 
 def _note(result: Result | None) -> str:

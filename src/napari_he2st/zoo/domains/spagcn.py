@@ -20,6 +20,7 @@ from napari_he2st.zoo.inputs import Tiles
 from napari_he2st.zoo.recipe import Recipe, make_optimizer
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 _DENSE = 5000
@@ -221,3 +222,110 @@ def gaussian(distance: NDArray[np.float32], length: float) -> NDArray[np.float32
     """exp(−d²/2l²), float32."""
     result: NDArray[Any] = np.exp(-(distance.astype(np.float64) ** 2) / (2 * length**2))
     return result.astype(np.float32)
+
+
+def domain_genes(
+    adata: AnnData,
+    labels: NDArray[np.intp],
+    domain: int,
+    *,
+    around: tuple[float, float] = (10, 14),
+    contact: float = 0.5,
+    most_neighbours: int = 3,
+    p_below: float = 0.05,
+    detected_above: float = 0.8,
+    ratio: float = 1.0,
+    fold_above: float = 1.5,
+) -> pd.DataFrame:
+    """Spatially variable genes of a domain: those higher in it than in the domains around it.
+
+    Parameters
+    ----------
+    adata
+        Counts, and positions in ``obsm["spatial"]``.
+    labels
+        Domain of each spot; −1 belongs to none.
+    domain
+        The domain in question.
+    around
+        Mean number of spots, itself included, that the neighbourhood of a spot should hold.
+    contact
+        A domain is a neighbour if it is met more often than this share of its spots; where none is, the one met most.
+    most_neighbours
+        Only so many of those met most count.
+    p_below, detected_above, ratio, fold_above
+        What a gene has to reach: adjusted p of Wilcoxon's test, share of the domain's spots that have it, that share
+        over the one in the neighbours (reaching it is enough, since predictions have every gene everywhere), and the
+        exponential of the difference of mean log1p counts.
+
+    Returns
+    -------
+    DataFrame
+        ``gene``, ``score`` (Wilcoxon's z), ``fold_change``, ``detected``, ``detected_around``, ``p_adjusted``; the
+        most certain first.
+
+    Raises
+    ------
+    ModelError
+        The domain has no spots, or no other domain near it.
+    """
+    import pandas as pd
+    from scipy.stats import false_discovery_control, norm
+
+    inside = labels == domain
+    others = _met_by(np.asarray(adata.obsm["spatial"]), labels, domain, around, contact)[:most_neighbours]
+    kept = inside | np.isin(labels, others)
+    target = inside[kept]
+    X = adata.X[kept]
+    values = np.log1p(np.asarray(X.toarray() if hasattr(X, "toarray") else X, dtype=np.float64))
+    score = rank_scores(values, target)
+    here, there = values[target], values[~target]
+    detected, detected_around = (here > 0).mean(0), (there > 0).mean(0)
+    columns = {
+        "score": score,
+        "fold_change": np.exp(here.mean(0) - there.mean(0)),
+        "detected": detected,
+        "detected_around": detected_around,
+        "p_adjusted": false_discovery_control(2 * norm.sf(np.abs(score))),
+    }
+    table = pd.DataFrame({"gene": np.asarray(adata.var_names, dtype=object), **columns})
+    enough = (table["p_adjusted"] < p_below) & (detected > detected_above) & (table["fold_change"] > fold_above)
+    enough &= detected >= ratio * detected_around
+    return table[enough].sort_values("score", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def rank_scores(values: NDArray[np.float64], target: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Wilcoxon's z of each gene in the target spots against the others, without correction for ties."""
+    from scipy.stats import rankdata
+
+    n, m = int(target.sum()), len(target)
+    expected, spread = n * (m + 1) / 2, np.sqrt(n * (m - n) * (m + 1) / 12)
+    step = max(1, 2**22 // max(m, 1))
+    sums = [rankdata(values[:, i : i + step], axis=0)[target].sum(0) for i in range(0, values.shape[1], step)]
+    return np.asarray((np.concatenate(sums) - expected) / spread)
+
+
+def _met_by(
+    xy: NDArray, labels: NDArray[np.intp], domain: int, around: tuple[float, float], contact: float
+) -> list[int]:
+    """Domains within the radius at which a spot has ``around`` many about it, those met most often first."""
+    from scipy.spatial import KDTree
+
+    own, tree = xy[labels == domain], KDTree(xy)
+    if not len(own) or (labels[labels != domain] < 0).all():
+        raise ModelError(f"Domain {domain} has no spots or no other domain beside it", todo="Choose another domain")
+    low, high = 0.0, float(np.linalg.norm(np.ptp(xy, axis=0)))
+    for _ in range(100):
+        radius = (low + high) / 2
+        mean = float(np.mean(tree.query_ball_point(own, radius, return_length=True)))
+        if around[0] <= mean <= around[1]:
+            break
+        low, high = (radius, high) if mean < around[0] else (low, radius)
+    met = labels[np.concatenate([np.asarray(rows, dtype=np.intp) for rows in tree.query_ball_point(own, radius)])]
+    names, times = np.unique(met[(met >= 0) & (met != domain)], return_counts=True)
+    if not len(names):
+        raise ModelError(f"No other domain lies within {radius:.0f} µm", todo="Choose another domain")
+    order = np.argsort(-times, kind="stable")
+    sizes = np.array([(labels == name).sum() for name in names])
+    near = [int(names[i]) for i in order if times[i] > contact * sizes[i]]
+    return near or [int(names[order[0]])]
