@@ -66,7 +66,7 @@ class LabelBox(QWidget):
 
     def compare(self) -> None:
         """Compare in a thread; says nothing where there are no labels."""
-        self.text.setText("")
+        self._say("")
         result, domains, source = self._result, self._domains, self.source.currentText()
         if result is None or result.adata is None or domains is None or source in ("", _FILE):
             return
@@ -105,7 +105,11 @@ class LabelBox(QWidget):
     def _show(self, domains: Domains, source: str, found: Agreement) -> None:
         if domains is self._domains and source == self.source.currentText() and found.n:
             scores = f"ARI {found.ari:.2f}, NMI {found.nmi:.2f}, homogeneity {found.homogeneity:.2f}, p = {found.p:.3f}"
-            self.text.setText(f"Agreement with {source}: {scores} over {found.n:,} spots.")
+            self._say(f"Agreement with {source}: {scores} over {found.n:,} spots.")
+
+    def _say(self, text: str) -> None:
+        self.text.setText(text)
+        self.text.setVisible(bool(text))
 
 
 def _columns(adata: AnnData) -> list[str]:

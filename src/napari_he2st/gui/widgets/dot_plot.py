@@ -9,14 +9,15 @@ import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
 from qtpy.QtCore import QSize, Qt, Signal
-from qtpy.QtGui import QPalette
-from qtpy.QtWidgets import QSizePolicy, QWidget
+from qtpy.QtWidgets import QWidget
+
+from napari_he2st.gui.widgets.plot import Plot
 
 _LARGEST_PX = 15
 _ROW_PX = 18
 
 
-class DotPlot(pg.PlotWidget):
+class DotPlot(Plot):
     """One row per gene, one column per domain.
 
     ``gene_chosen(name)`` when a dot is clicked.
@@ -26,26 +27,20 @@ class DotPlot(pg.PlotWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
         self.setToolTip(
             "Colour: mean in the domain, from the lowest (dark) to the highest (yellow) domain of that gene. "
             "Size: share of its spots with a value above zero. Click a dot to see the gene's map."
         )
         self.setAccessibleName("Marker genes by domain")
-        self.setMenuEnabled(False)
         self.setMouseEnabled(False, False)
         self.hideButtons()
         self._dots = pg.ScatterPlotItem(pen=None)
         self._dots.sigClicked.connect(self._clicked)
         self.addItem(self._dots)
         self.genes: list[str] = []
-        ink = self.palette().color(QPalette.ColorRole.WindowText).name()
-        self.setBackground(self.palette().color(QPalette.ColorRole.Window))
         self.showAxis("top")
         self.hideAxis("bottom")
-        for side in ("top", "left"):
-            self.getAxis(side).setPen(ink)
-            self.getAxis(side).setTextPen(ink)
+        self.paint_theme()
 
     def show_genes(self, genes: Sequence[str], domains: Sequence[str], mean: NDArray, share: NDArray) -> None:
         """Draw genes, the first on top.

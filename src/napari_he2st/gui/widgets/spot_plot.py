@@ -9,15 +9,15 @@ import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
 from qtpy.QtCore import QSize, Qt, Signal
-from qtpy.QtGui import QPalette
-from qtpy.QtWidgets import QSizePolicy, QWidget
+from qtpy.QtWidgets import QWidget
 
 from napari_he2st.core.geometry import inside_polygon
+from napari_he2st.gui.widgets.plot import Plot
 
 _CHOSEN = "#ffff00"  # of the rings on the slide too
 
 
-class SpotPlot(pg.PlotWidget):
+class SpotPlot(Plot):
     """Points in the colours of their domains; those that are chosen have a ring.
 
     ``spots_chosen(mask)`` when a lasso ends, None for a click, which chooses nothing.
@@ -28,10 +28,8 @@ class SpotPlot(pg.PlotWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent, viewBox=_Lasso(self._drawn))
         self.setMinimumHeight(240)
-        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
         self.setToolTip("Drag around spots to choose them, click to choose none, scroll to zoom")
         self.setAccessibleName("Spots by what they are like")
-        self.setMenuEnabled(False)
         self.setAspectLocked(True)
         for side in ("left", "bottom"):
             self.hideAxis(side)
@@ -41,7 +39,7 @@ class SpotPlot(pg.PlotWidget):
         self._rings = pg.ScatterPlotItem(size=10, brush=None, pen=pg.mkPen(_CHOSEN, width=1.5))
         for item in (self._points, self._rings):
             self.addItem(item)
-        self.setBackground(self.palette().color(QPalette.ColorRole.Window))
+        self.paint_theme()
 
     @property
     def n(self) -> int:
