@@ -152,8 +152,9 @@ def predict(
                 return
             grid = tissue_grid(bundle, image, pitch, given) if section is None else _spots_of(section, image)
             if plan:
-                where: dict[str, Any] = {"region": area, "device": device, "genes": panel}
-                console.print_fields(estimate(bundle, image, grid, n_samples=samples, given=given, **where).facts())
+                how: dict[str, Any] = {"region": area, "device": device, "genes": panel}
+                how |= {"n_samples": samples, "options": options}
+                console.print_fields(estimate(bundle, image, grid, given=given, **how).facts())
                 return
             adata = predict_slide(
                 bundle,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_he2st.core.types import Grid, Region
 from napari_he2st.engine.device import OPENVINO, auto_batch_size, auto_workers, choose_device
@@ -57,6 +57,7 @@ def estimate(
     device: str = "auto",
     genes: Sequence[str] | None = None,
     n_samples: int | None = None,
+    options: Mapping[str, Any] | None = None,
     given: Given = NOTHING_GIVEN,
     probe_tiles: int = 16,
 ) -> Estimate:
@@ -66,7 +67,7 @@ def estimate(
     where = choose_device(device)
     size = min(probe_tiles, auto_batch_size(where))
     middle = rows[len(rows) // 2 :][: size * (1 + auto_workers(where))]
-    settings = Settings(n_samples=n_samples, given=given, compiled=device == OPENVINO)
+    settings = Settings(n_samples=n_samples, options=options, given=given, compiled=device == OPENVINO)
     runner = Runner(bundle, slide, grid, middle, where, columns, settings, size)
     list(runner.run(runner.plan[:1]))  # warms up
     start = time.perf_counter()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -32,9 +34,14 @@ class Sampler:
     seed, n_samples
         Fix the noise; number of draws per member, None for as many as published.
     options
-        The predictor's own options.
+        The predictor's own options, see :func:`options_of`.
     half
         Half precision that its card permits, see :func:`~napari_he2st.engine.device.half_on`.
+
+    Raises
+    ------
+    ModelError
+        The predictor has no such option, or it cannot have that value.
     """
 
     def __init__(
@@ -50,6 +57,7 @@ class Sampler:
         self.members, self._columns, self._seed = members, columns, seed
         self._n_samples = draws_of(members[0], n_samples)
         self._options = dict(options or {})
+        check_options(members[0], self._options)
         self._n_genes = len(members[0].genes)
         self._half = half_on(columns.device, half)
         self._banks = [banks_of(member, columns.device) for member in members]
@@ -104,6 +112,42 @@ class Sampler:
 def draws_of(model: Predictor, n_samples: int | None) -> int:
     """Draws per member: as many as asked for, or published, but one where nothing is drawn at random."""
     return max(1, model.draws if n_samples is None else n_samples) if model.draws else 1
+
+
+def options_of(model: Predictor | type[Predictor]) -> dict[str, inspect.Parameter]:
+    """A predictor's own options: what its ``predict`` can be told beside the noise and what was prepared for it."""
+    types = get_type_hints(model.predict)
+    parameters = inspect.signature(model.predict).parameters
+    return {
+        name: parameter.replace(annotation=types[name])
+        for name, parameter in parameters.items()
+        if parameter.default is not parameter.empty and _is_plain(types[name])
+    }
+
+
+def _is_plain(kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return True
+    return all(part in (bool, int, float, str, NoneType) for part in get_args(kind) or (kind,))
+
+
+def check_options(model: Predictor | type[Predictor], options: Mapping[str, Any]) -> None:
+    """Refuse options that a predictor does not have, and values that are not among its choices.
+
+    Raises
+    ------
+    ModelError
+        Names the option, and those that there are.
+    """
+    known, name = options_of(model), model.__name__ if isinstance(model, type) else type(model).__name__
+    for option, value in options.items():
+        if option not in known:
+            todo = f"It has {', '.join(known)}" if known else "It has none"
+            raise ModelError(f"{name} has no option {option}", todo=todo)
+        kind = known[option].annotation
+        if get_origin(kind) is Literal and value not in get_args(kind):
+            todo = f"Choose one of {', '.join(map(str, get_args(kind)))}"
+            raise ModelError(f"{option} of {name} cannot be {value!r}", todo=todo)
 
 
 def banks_of(member: Predictor, device: torch.device) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -49,6 +51,8 @@ class Run:
         How the slide's stain is normalised, or None.
     nuclei
         Those of the slide, or None.
+    sampling
+        ``n_samples``, ``seed`` and ``options``.
     """
 
     bundle: Bundle
@@ -59,6 +63,7 @@ class Run:
     store: Path | None = None
     stain: str | None = None
     nuclei: Nuclei | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def cells(self) -> Nuclei | None:
@@ -80,15 +85,15 @@ class Run:
         """Predict, batch by batch."""
         from napari_he2st.engine.predict import predict
 
-        options: dict[str, Any] = {"device": self.device, "order": self.order, "store": self.store}
-        options["given"] = self._given
-        yield from predict(self.bundle, self._slide, self.grid, control=control, **options)
+        how: dict[str, Any] = {"device": self.device, "order": self.order, "store": self.store, "given": self._given}
+        yield from predict(self.bundle, self._slide, self.grid, control=control, **how, **self.sampling)
 
     def cost(self) -> Estimate:
         """What it will take, from a probe of a few tiles."""
         from napari_he2st.engine.estimate import estimate
 
-        return estimate(self.bundle, self._slide, self.grid, device=self.device, given=self._given)
+        drawn = {name: value for name, value in self.sampling.items() if name != "seed"}
+        return estimate(self.bundle, self._slide, self.grid, device=self.device, given=self._given, **drawn)
 
     def adata(self, result: Result, notes: Sequence[str] = ()) -> AnnData:
         """A result of this run in the schema, with what was said of the run; spots that were not reached are NaN."""
@@ -96,7 +101,7 @@ class Run:
         from napari_he2st.engine.results import to_adata
 
         facts: dict[str, Any] = {"std": result.std, "device": device_name(self.device), "notes": notes}
-        facts |= {"genes": result.genes, "nuclei": self.cells}
+        facts |= {"genes": result.genes, "nuclei": self.cells, "seed": self.sampling.get("seed", 0)}
         return to_adata(self.bundle, self._slide, self.grid, result.values, **facts)
 
 
@@ -211,11 +216,14 @@ def whole_slide(bundle: Bundle, slide: Slide, device: str, stain: str | None, *,
     return predict_bag(bundle, slide, device=device, stain=stain, control=control)
 
 
-def store_folder(bundle: Bundle, slide: Slide, pitch_um: float, stain: str | None = None) -> Path:
+def store_folder(
+    bundle: Bundle, slide: Slide, pitch_um: float, stain: str | None = None, sampling: Mapping[str, Any] | None = None
+) -> Path:
     """Where a whole-slide run of these is kept, so that the same run finds it again."""
     folder = cache_folder() / "runs"
     folder.mkdir(exist_ok=True)
-    return folder / f"{slide.fingerprint[:16]}-{bundle.sha256[:16]}-{pitch_um:g}um{f'-{stain}' if stain else ''}"
+    how = hashlib.sha256(json.dumps([stain, sampling], sort_keys=True).encode()).hexdigest()
+    return folder / f"{slide.fingerprint[:16]}-{bundle.sha256[:16]}-{pitch_um:g}um-{how[:8]}"
 
 
 def doubts(manifest: Manifest, slide: Slide, organ: str, species: str) -> list[str]:

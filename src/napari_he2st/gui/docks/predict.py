@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QWidget
 from superqt import QCollapsible
 
 from napari_he2st.core import keys
+from napari_he2st.core.errors import He2stError
 from napari_he2st.core.progress import Control
 from napari_he2st.core.types import Chunk, Grid
 from napari_he2st.engine.session import Result
@@ -24,6 +25,7 @@ from napari_he2st.gui.prediction import Run
 from napari_he2st.gui.stain_panel import StainPanel
 from napari_he2st.gui.widgets.combo import Combo
 from napari_he2st.gui.widgets.predictor_box import PredictorBox
+from napari_he2st.gui.widgets.sampling_form import SamplingForm
 from napari_he2st.gui.widgets.status import duration
 from napari_he2st.gui.worker import Task
 
@@ -82,8 +84,11 @@ class PredictDock(Dock):
         self.stain = StainPanel(self)
         self.stain.changed.connect(self._costs_changed)
         form.addRow("Device", self.device)
+        self.sampling = SamplingForm()
+        self.sampling.changed.connect(self._costs_changed)
         form.addRow("Stain", self.stain)
         form.addRow(self.keep)
+        form.addRow(self.sampling)
         box.addWidget(content)
         return box
 
@@ -141,6 +146,7 @@ class PredictDock(Dock):
         self.origin.show_doubts()
         self.live.setVisible(self._kind in (None, "spots"))
         self.keep.setVisible(self._kind != "slide")
+        self.sampling.show_model(None if bundle is None else bundle.members[0])
         self.where.show_kind(self._kind, None if bundle is None else bundle.manifest.pitch_um)
 
     # --- what would happen
@@ -174,13 +180,18 @@ class PredictDock(Dock):
         item, grid, bundle = self.session.current_slide, self.where.grid, self._bundle
         if item is None or bundle is None or not grid or self._cost is not None or self._kind == "slide":
             return
-        probe = self._run_of(bundle, item, grid)
+        try:
+            probe = self._run_of(bundle, item, grid)
+        except He2stError as error:  # an option that is being typed
+            self.where.cost.setText(str(error))
+            return
         self.run(probe.cost, name="Timing tiles", quiet=True, on_done=partial(self._timed, bundle))
 
     def _run_of(self, bundle: Bundle, item: SlideItem, grid: Grid, **how: Any) -> Run:
         """A run by what is chosen now."""
         device, stain = self.device.currentText(), self.stain.chosen
-        return Run(bundle, item.slide, grid, device, stain=stain, nuclei=item.nuclei, **how)
+        sampling = self.sampling.values()
+        return Run(bundle, item.slide, grid, device, stain=stain, nuclei=item.nuclei, sampling=sampling, **how)
 
     def _timed(self, bundle: Bundle, cost: Estimate) -> None:
         if bundle is self._bundle:
@@ -253,7 +264,8 @@ class PredictDock(Dock):
 
         whole = self.where.whole
         kept = whole and self.keep.isChecked()
-        store = prediction.store_folder(bundle, item.slide, grid.pitch_um, self.stain.chosen) if kept else None
+        how = grid.pitch_um, self.stain.chosen, self.sampling.values()
+        store = prediction.store_folder(bundle, item.slide, *how) if kept else None
         work = self._run_of(bundle, item, grid, order="raster" if whole else "centre", store=store)
         facts = {**result_facts(bundle), "warnings": doubts, "nuclei": work.cells}
         result = self.session.begin_result(bundle.id, item.name, grid, bundle.genes, **facts)

@@ -10,6 +10,7 @@ from typing import Any, Union, get_args, get_origin
 from docstring_parser import parse
 from magicgui.widgets import LineEdit, create_widget
 from magicgui.widgets.bases import ValueWidget
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QWidget
 
 from napari_he2st.core.errors import He2stError
@@ -18,7 +19,15 @@ _WIDE = {"min": -1_000_000_000, "max": 1_000_000_000}
 
 
 class OptionsForm(QWidget):
-    """One field per option; where ``None`` is allowed an empty line stands for it and reads *automatic*."""
+    """One field per option; where ``None`` is allowed an empty line stands for it and reads *automatic*.
+
+    Attributes
+    ----------
+    changed
+        Signal: a field holds something else.
+    """
+
+    changed = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -38,6 +47,7 @@ class OptionsForm(QWidget):
             field.native.setToolTip(tips.get(name, ""))
             self._layout.addRow(name.replace("_", " "), field.native)
             self._layout.labelForField(field.native).setToolTip(tips.get(name, ""))
+            field.changed.connect(lambda *_: self.changed.emit())
             self._fields[name] = (field, parameter)
 
     @property
