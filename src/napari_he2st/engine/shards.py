@@ -52,12 +52,14 @@ def write_shard(array: Path, number: int, block: NDArray[np.float32]) -> None:
     index[:, 0], index[:, 1] = np.arange(n_chunks, dtype=np.uint64) * np.uint64(size), size
     path = _shard(array, number)
     path.parent.mkdir(parents=True, exist_ok=True)
+    room = np.empty((min(n_chunks, _SLAB_GENES // genes), rows, genes), dtype="<f4")  # recycled: new pages cost as much
     with atomic_write(path, force=True) as aside, aside.open("wb") as stream:
         for first in range(0, n_chunks, _SLAB_GENES // genes):
             some = block[:, first * genes : first * genes + _SLAB_GENES]
             width = -(-some.shape[1] // genes)
-            slab = np.full((width, rows, genes), np.nan, dtype="<f4")
-            whole = some.shape[1] // genes
+            slab, whole = room[:width], some.shape[1] // genes
+            if whole < width or len(some) < rows:
+                slab[:] = np.nan
             slab[:whole, : len(some)] = some[:, : whole * genes].reshape(len(some), whole, genes).transpose(1, 0, 2)
             if whole < width:
                 slab[whole, : len(some), : some.shape[1] - whole * genes] = some[:, whole * genes :]

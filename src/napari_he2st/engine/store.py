@@ -191,12 +191,17 @@ class Store:
     def _append(
         self, shard: int, rows: NDArray[np.intp], mean: NDArray[np.float32], std: NDArray[np.float32] | None
     ) -> None:
-        arrays = [rows.astype("<i8"), mean.astype("<f4")] + ([] if std is None else [std.astype("<f4")])
-        body = b"".join(array.tobytes() for array in arrays)
+        arrays = [np.ascontiguousarray(rows, "<i8"), np.ascontiguousarray(mean, "<f4")]
+        arrays += [] if std is None else [np.ascontiguousarray(std, "<f4")]
+        checksum = 0
+        for array in arrays:
+            checksum = zlib.crc32(array.data, checksum)
         if shard not in self._journals:
             self._journals[shard] = self._journal(shard).open("ab")
         journal = self._journals[shard]
-        journal.write(_HEADER.pack(_MAGIC, len(rows), std is not None, zlib.crc32(body)) + body)
+        journal.write(_HEADER.pack(_MAGIC, len(rows), std is not None, checksum))
+        for array in arrays:
+            journal.write(array.data)
         journal.flush()
 
     def _replay(
