@@ -9,44 +9,16 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import imagecodecs
 import numpy as np
 import pytest
-import tifffile
+from benchmarks.slides import SPARSE_SIZE, write_sparse
 
 from napari_he2st.data.slides import Slide
-
-SIDE, TILE = 100_000, 256
 
 
 @pytest.fixture(scope="module")
 def slide_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sparse pyramid: noise in one of 16 tiles of level 0, white elsewhere."""
-    rng = np.random.default_rng(0)
-    noise = rng.integers(100, 230, (TILE // 4, TILE // 4, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
-    white = imagecodecs.jpeg8_encode(np.full((TILE, TILE, 3), 245, np.uint8), level=80)
-    tissue = imagecodecs.jpeg8_encode(noise, level=80)
-    path = tmp_path_factory.mktemp("bench") / "large.tif"
-    with tifffile.TiffWriter(path, bigtiff=True) as tif:
-        side, level = SIDE, 0
-        while level == 0 or side > 1024:
-            n = -(-side // TILE)
-            tiles = (tissue if (row // 4 + column // 4) % 4 == 0 else white for row in range(n) for column in range(n))
-            facts = {"description": f"Aperio Image Library v12\n|AppMag = 40|MPP = {0.25}"} if level == 0 else {}
-            tif.write(
-                tiles,
-                shape=(side, side, 3),
-                dtype="uint8",
-                tile=(TILE, TILE),
-                photometric="ycbcr",
-                subsampling=(2, 2),
-                compression="jpeg",
-                subfiletype=int(level > 0),
-                metadata=None,
-                **facts,
-            )
-            side, level = side // 2, level + 1
-    return path
+    return write_sparse(tmp_path_factory.mktemp("bench") / "large.tif")
 
 
 def gaps_ms(viewer, navigator, qtbot, across_um: float) -> np.ndarray:
@@ -85,7 +57,7 @@ def test_panning_and_zooming(slide_path: Path, make_napari_viewer, qtbot) -> Non
     opened = time.perf_counter() - start
     viewer = make_napari_viewer(show=True)
     layers = layers_of(viewer)
-    across_um = SIDE * slide.mpp
+    across_um = SPARSE_SIZE * slide.mpp
     viewer.add_image(np.full((2, 2, 3), 240, np.uint8), rgb=True, scale=(across_um / 2,) * 2, units=("um", "um"))
     drawing = gaps_ms(viewer, layers.navigator, qtbot, across_um)
     viewer.layers.clear()

@@ -1,105 +1,143 @@
-"""Whole-slide prediction with the starter, against its own models on tiles that are ready in memory.
+"""Whole slides: what reading, batches and the store cost beside decoding alone, and beside the bare model.
 
-Run with ``HE2ST_DATA=… pytest benchmarks/test_prediction.py -s``. The ratio is spots per CPU-second of the
-whole run (reading, resampling, batches, model, store) over spots per CPU-second of the bare model, in one run.
+Run with ``HE2ST_DATA=… pytest benchmarks/test_prediction.py -s``. Everything runs on one core, and a figure is a ratio
+of CPU seconds measured in one run: the slide's tiles decoded once, or the bare models on tiles that are ready in
+memory, over the whole run (mask, grid, reading, resampling, batches, model, store).
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import importlib.util
+import statistics
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from benchmarks.slides import TILE
+from benchmarks.test_reading import cpu_seconds, raw_decode
 from benchmarks.test_reading import slide_path as slide_path
 
 from napari_he2st.data.slides import Slide
 from napari_he2st.data.slides.grid import square_grid
+from napari_he2st.data.slides.pyramid import tile_buffer
 from napari_he2st.data.slides.tissue import tissue_mask
-from napari_he2st.engine.features import Scene, encode, encoder_on, encoder_tile, slide_statistics
+from napari_he2st.engine.device import OPENVINO, auto_batch_size
+from napari_he2st.engine.features import Scene, encoder_tile, slide_statistics
 from napari_he2st.engine.predict import predict
+from napari_he2st.zoo.base import Predictor
+from napari_he2st.zoo.bundle import Bundle
 from napari_he2st.zoo.catalogue import load
+from napari_he2st.zoo.inputs import Tiles
+from napari_he2st.zoo.manifest import Manifest
 
-BATCH = 16
-PITCH_UM = 200.0
 CPU = torch.device("cpu")
+GENES = tuple(f"G{i}" for i in range(1000))
+N_SPOTS, N_READY = 400, 64
 
 
-def bare_rate(path: Path, mpp: float | None, n_batches: int = 6) -> float:
-    """Spots per CPU-second of the encoders and the regression, on tiles of this slide that are in memory."""
-    bundle = load("starter")
+@pytest.fixture(autouse=True)
+def one_core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """A core, and a cache in which nothing is known yet."""
+    monkeypatch.setenv("HE2ST_CACHE", str(tmp_path / "cache"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Nothing(Predictor):
+    """Looks at no tile."""
+
+    inputs = {"tiles": Tiles(px=224, mpp="native")}
+
+    def forward(self, tiles):
+        return torch.zeros(len(tiles), len(GENES))
+
+
+def nothing() -> Bundle:
+    model = Nothing()
+    model.genes = list(GENES)
+    facts: dict[str, Any] = {"name": "nothing", "title": "Nothing", "system": "mean", "arguments": {}}
+    return Bundle([model], Manifest(**facts, genes=GENES, scale="log1p_cp10k", tile_px=224, mpp=0.5, pitch_um=112.0))
+
+
+@pytest.mark.parametrize("batch_size", ["auto", 64])
+def test_whole_slide_with_a_model_that_does_nothing(figure, slide_path: Path, tmp_path: Path, batch_size) -> None:
+    bundle = nothing()
+    n_spots = 0
+
+    def run() -> int:
+        nonlocal n_spots
+        with Slide.open(slide_path) as slide:
+            grid = square_grid(slide, 112.0, mask=tissue_mask(slide))
+            n_spots = len(grid)
+            store = tmp_path / f"{time.monotonic_ns()}"
+            for _ in predict(bundle, slide, grid, device="cpu", store=store, batch_size=batch_size):
+                pass
+            return slide.decoded
+
+    raw = raw_decode(slide_path, buffer=tile_buffer(TILE, TILE))
+    n_tiles, n_decoded = raw(), run()
+    seconds = [(cpu_seconds(raw), cpu_seconds(run)) for _ in range(3)]
+    share = statistics.median(one * n_decoded / n_tiles / other for one, other in seconds)
+    rate = n_spots / statistics.median(other for _, other in seconds)
+    what = f"whole slide, a model that does nothing: share of raw decode, batches of {batch_size}"
+    figure(what, share, at_least=0.45, beside=f"{rate:,.0f} patches per CPU-s")
+
+
+def ready_tiles(slide: Slide, scene: Scene, spec: Any) -> torch.Tensor:
+    """Some tiles of the slide as the encoder of an input gets them."""
+    centres = scene.grid.xy[np.linspace(0, len(scene.grid) - 1, N_READY).astype(int)]
+    read = slide.read_tiles(centres, *encoder_tile(scene, spec), batch_size=N_READY)
+    return torch.from_numpy(next(iter(read)).tiles).permute(0, 3, 1, 2)
+
+
+def bare_rate(bundle: Bundle, slide: Slide, scene: Scene, size: int) -> float:
+    """Spots per CPU-second of encoders and regression on tiles that are in memory, in batches of a size."""
     model = bundle.members[0]
-    with Slide.open(path, mpp=mpp) as slide:
-        scene = Scene(slide, square_grid(slide, PITCH_UM, mask=tissue_mask(slide)), bundle.manifest.mpp, CPU)
-        centres = scene.grid.xy[:: max(1, len(scene.grid) // BATCH)][:BATCH]
-        ready = {
-            name: torch.from_numpy(next(iter(slide.read_tiles(centres, *encoder_tile(scene, spec)))).tiles).permute(
-                0, 3, 1, 2
-            )
-            for name, spec in model.inputs.items()
-        }
-    with torch.inference_mode():
-        for number in range(n_batches + 1):
-            if number == 1:
-                start = time.process_time()
-            features = {n: encode(encoder_on(spec.encoder, CPU), ready[n]) for n, spec in model.inputs.items()}
+    ready = {name: ready_tiles(slide, scene, spec) for name, spec in model.inputs.items()}
+
+    def run(rows: slice) -> None:
+        features = {name: scene.encode(spec.encoder, ready[name][rows]) for name, spec in model.inputs.items()}
+        with torch.inference_mode():
             model.predict(**model.prepare(**features))
-    return n_batches * len(centres) / (time.process_time() - start)
+
+    run(slice(0, size))
+    start = time.process_time()
+    for first in range(0, N_READY, size):
+        run(slice(first, first + size))
+    return N_READY / (time.process_time() - start)
 
 
-def whole_slide_rate(path: Path, mpp: float | None, store: Path) -> tuple[float, int]:
-    """Spots per CPU-second over a whole slide's tissue, its statistics known, and the number of spots."""
-    bundle = load("starter")
+def ratio(bundle: Bundle, path: Path, mpp: float | None, store: Path, device: str) -> tuple[float, float]:
+    """Spots per CPU-second over a part of a slide against the bare model's best, and the former."""
     with Slide.open(path, mpp=mpp) as slide:
-        grid = square_grid(slide, PITCH_UM, mask=tissue_mask(slide))
-        scene = Scene(slide, grid, bundle.manifest.mpp, CPU)
+        grid = square_grid(slide, bundle.manifest.pitch_um, mask=tissue_mask(slide))
+        scene = Scene(slide, grid, bundle.manifest.mpp, CPU, compiled=device == OPENVINO)
         for spec in bundle.members[0].inputs.values():
             slide_statistics(scene, spec.encoder, *encoder_tile(scene, spec))
+        rows = np.arange(min(N_SPOTS, len(grid)), dtype=np.intp)
+        sizes = (4, auto_batch_size(CPU), 16)
+        before = max(bare_rate(bundle, slide, scene, size) for size in sizes)
         start = time.process_time()
-        done = sum(len(c.index) for c in predict(bundle, slide, grid, batch_size=BATCH, store=store, device="cpu"))
-        return done / (time.process_time() - start), done
+        done = sum(len(c.index) for c in predict(bundle, slide, grid, rows=rows, store=store, device=device))
+        rate = done / (time.process_time() - start)
+        bare = statistics.mean([before, max(bare_rate(bundle, slide, scene, size) for size in sizes)])
+    return rate / bare, rate
 
 
-@pytest.fixture(params=["pyramid", "aperio"])
-def slide(request: pytest.FixtureRequest) -> tuple[Path, float | None]:
-    if request.param == "pyramid":
-        return request.getfixturevalue("slide_path"), None
-    folder = os.environ.get("HE2ST_DATA")
-    if not folder:
-        pytest.skip("needs the real slides that HE2ST_DATA names")
-    return Path(folder) / "wsi" / "tcga-cr-7395-01a-01-ts1.svs", 0.5
-
-
-def test_whole_slide_against_the_bare_model(slide: tuple[Path, float | None], tmp_path: Path) -> None:
-    torch.set_num_threads(1)
-    path, mpp = slide
-    before = bare_rate(path, mpp)
-    rate, n = whole_slide_rate(path, mpp, tmp_path / "store")
-    bare = max(before, bare_rate(path, mpp))
-    print(f"\n{path.name}: {n} spots, {rate:.1f} per CPU-s, bare model {bare:.1f}: {rate / bare:.2f}")
-    assert rate / bare > 0.7
-
-
-MEMORY = """
-import resource, sys, torch
-from pathlib import Path
-torch.set_num_threads(1)
-from benchmarks.test_prediction import bare_rate, whole_slide_rate
-mpp = float(sys.argv[2]) if sys.argv[2] != "-" else None
-bare_rate(Path(sys.argv[1]), mpp, 1)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-_, n = whole_slide_rate(Path(sys.argv[1]), mpp, Path(sys.argv[3]))
-print(n, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
-"""
-
-
-def test_peak_memory_beyond_model_and_batch(slide: tuple[Path, float | None], tmp_path: Path) -> None:
-    path, mpp = slide
-    arguments = [sys.executable, "-c", MEMORY, str(path), "-" if mpp is None else str(mpp), str(tmp_path / "store")]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
-    n, mib = done.stdout.split()
-    print(f"\n{path.name}: {n} spots, {float(mib):.0f} MiB beyond model and one batch")
-    assert float(mib) <= 300
+@pytest.mark.parametrize("device", ["cpu", OPENVINO])
+@pytest.mark.parametrize(("where", "limit"), [("native", 0.97), ("resampling", 0.93)])
+def test_starter_against_the_bare_model(
+    figure, slide_path: Path, tmp_path: Path, where: str, limit: float, device: str
+) -> None:
+    if device == OPENVINO and importlib.util.find_spec(OPENVINO) is None:
+        pytest.skip("needs the extra openvino")
+    bundle = load("starter")
+    mpp = bundle.manifest.mpp if where == "native" else None
+    share, rate = ratio(bundle, slide_path, mpp, tmp_path / "store", device)
+    what = f"whole slide, starter on {device}: share of the bare model, {where} pixel size"
+    figure(what, share, at_least=limit, beside=f"{rate:.1f} spots per CPU-s, each of 4 fields")

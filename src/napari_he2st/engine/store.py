@@ -32,12 +32,12 @@ from numpy.typing import NDArray
 from napari_he2st.core.atomic import atomic_write
 from napari_he2st.core.errors import StoreError
 from napari_he2st.core.types import Chunk, Grid
+from napari_he2st.engine.shards import create_array, write_shard
 
 if TYPE_CHECKING:
     import zarr
 
 SHARD_ROWS = 16384
-_CHUNK_GENES = 8
 _MAGIC = b"h2sj"
 _HEADER = struct.Struct("<4sIII")  # magic, rows, whether std follows the mean, crc32 of the body
 _MANIFEST = "he2st-store.json"
@@ -191,12 +191,17 @@ class Store:
     def _append(
         self, shard: int, rows: NDArray[np.intp], mean: NDArray[np.float32], std: NDArray[np.float32] | None
     ) -> None:
-        arrays = [rows.astype("<i8"), mean.astype("<f4")] + ([] if std is None else [std.astype("<f4")])
-        body = b"".join(array.tobytes() for array in arrays)
+        arrays = [np.ascontiguousarray(rows, "<i8"), np.ascontiguousarray(mean, "<f4")]
+        arrays += [] if std is None else [np.ascontiguousarray(std, "<f4")]
+        checksum = 0
+        for array in arrays:
+            checksum = zlib.crc32(array.data, checksum)
         if shard not in self._journals:
             self._journals[shard] = self._journal(shard).open("ab")
         journal = self._journals[shard]
-        journal.write(_HEADER.pack(_MAGIC, len(rows), std is not None, zlib.crc32(body)) + body)
+        journal.write(_HEADER.pack(_MAGIC, len(rows), std is not None, checksum))
+        for array in arrays:
+            journal.write(array.data)
         journal.flush()
 
     def _replay(
@@ -242,9 +247,11 @@ class Store:
         """Move a complete shard from its journal into the arrays."""
         self._journals.pop(shard).close()
         mean, spread = self._block(shard)
-        _array(self._folder, "expression", self._n, self._n_genes)[self._span(shard)] = mean
+        write_shard(self._folder / "expression", shard, mean)
         if spread is not None:
-            _array(self._folder, "std", self._n, self._n_genes)[self._span(shard)] = spread
+            if not (self._folder / "std" / "zarr.json").exists():
+                create_array(self._folder / "std", self._n, self._n_genes, SHARD_ROWS)
+            write_shard(self._folder / "std", shard, spread)
         self._manifest["sealed"] = sorted({*self._manifest["sealed"], shard})
         _write_manifest(self._folder, self._manifest)
         self._journal(shard).unlink()
@@ -315,7 +322,7 @@ def _create(folder: Path, grid: Grid, manifest: dict[str, Any]) -> None:
         arrays["names"] = np.asarray(grid.names, dtype=str)
     with atomic_write(folder / "grid.npz", force=True) as aside:
         np.savez(aside, allow_pickle=False, **arrays)
-    _array(folder, "expression", len(grid), len(manifest["genes"]))
+    create_array(folder / "expression", len(grid), len(manifest["genes"]), SHARD_ROWS)
     manifest["grid"] = {
         "pitch_um": grid.pitch_um,
         "lattice": grid.lattice,
@@ -326,25 +333,11 @@ def _create(folder: Path, grid: Grid, manifest: dict[str, Any]) -> None:
     _write_manifest(folder, manifest)
 
 
-def _array(folder: Path, name: str, n: int | None = None, n_genes: int | None = None) -> zarr.Array:
-    """Open an array of the store; with its size, create it where it is not there yet."""
+def _array(folder: Path, name: str) -> zarr.Array:
+    """An array of the store, for reading."""
     import zarr
 
-    path = folder / name
-    if n is None or n_genes is None or (path / "zarr.json").exists():
-        return zarr.open_array(str(path), mode="r" if n is None else "r+")
-    rows = min(SHARD_ROWS, n)
-    genes_per_chunk = min(_CHUNK_GENES, n_genes)
-    return zarr.create_array(
-        str(path),
-        shape=(n, n_genes),
-        dtype="float32",
-        chunks=(rows, genes_per_chunk),
-        shards=(rows, -(-n_genes // genes_per_chunk) * genes_per_chunk),
-        compressors=None,
-        fill_value=float("nan"),
-        dimension_names=("spot", "gene"),
-    )
+    return zarr.open_array(str(folder / name), mode="r")
 
 
 def _run_hash(grid: Grid, rows: NDArray[np.intp]) -> str:
