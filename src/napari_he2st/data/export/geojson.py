@@ -67,7 +67,8 @@ def _objects(adata: AnnData, columns: NDArray[np.intp]) -> Iterator[Feature]:
 def _outline(facts: dict) -> NDArray[np.float64]:
     """Around the centre of a spot: its square on a square lattice, else its disc."""
     if facts["lattice"] == "square":
-        half = facts["pitch_um"] / facts["mpp"] / 2
-        return half * np.array([(-1.0, -1.0), (1, -1), (1, 1), (-1, 1)])
-    angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)
-    return facts["spot_um"] / facts["mpp"] / 2 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        side, corners = facts["pitch_um"], np.array([(-1.0, -1.0), (1, -1), (1, 1), (-1, 1)])
+    else:
+        angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+        side, corners = facts["spot_um"], np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return np.asarray(side / facts["mpp"] / 2 * corners, dtype=np.float64)
