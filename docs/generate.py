@@ -60,24 +60,42 @@ def encoders() -> str:
     from napari_he2st.zoo.encoders.table import encoders as rows
 
     columns = ("name", "encoder", "input", "feature", "M parameters", "licence", "commercial use", "weights")
-    return table(
-        columns,
-        (
+    return (
+        table(
+            columns,
             (
-                f"`{name}`",
-                spec.title,
-                f"{spec.px} px at {spec.mpp:g} µm/px",
-                spec.dim,
-                f"{spec.parameters_m:g}",
-                spec.licence,
-                spec.commercial_use,
-                spec.note
-                or (spec.weights.repo or "comes with the package" if spec.weights else "downloaded when first used")
-                + (", on request" if spec.gated else ""),
-            )
-            for name, spec in rows().items()
-        ),
+                (
+                    f"`{name}`",
+                    spec.title,
+                    f"{spec.px} px at {spec.mpp:g} µm/px",
+                    spec.dim,
+                    f"{spec.parameters_m:g}",
+                    spec.licence,
+                    spec.commercial_use,
+                    spec.note
+                    or (spec.weights.repo or "comes with the package" if spec.weights else "downloaded when first used")
+                    + (", on request" if spec.gated else ""),
+                )
+                for name, spec in rows().items()
+            ),
+        )
+        + _encoder_parity()
     )
+
+
+def _encoder_parity() -> str:
+    """Parity of the encoders case by case, as ``python -m benchmarks.parity encoders`` measured it."""
+    found = json.loads(Path(__file__).with_name("encoders.json").read_text(encoding="utf-8"))
+    rows = (
+        (
+            f"`{case}`",
+            "whole" if row["depth"] is None else f"{row['depth']} blocks",
+            f"{row['max_abs']:.0e}",
+            "yes" if row["passed"] else "no",
+        )
+        for case, row in found.items()
+    )
+    return f"\n## Parity\n\n{table(('case', 'network', 'largest difference', 'reproduced'), rows)}"
 
 
 def figures() -> str:

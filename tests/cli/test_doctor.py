@@ -7,16 +7,21 @@ import subprocess
 import sys
 
 from napari_he2st.cli import doctor
+from napari_he2st.zoo.encoders.table import encoders
 
 
 def test_what_is_checked(he2st) -> None:
     outcome = he2st("doctor", "--json")
     assert outcome.code == 0
     checks = {check["name"]: check for check in outcome.json}
-    assert {"python", "torch", "window", "device", "hub", "efficientnet-lite0", "encoders", "disk"} <= checks.keys()
+    assert {"python", "torch", "window", "device", "hub", "efficientnet-lite0", "cache", "disk"} <= checks.keys()
+    assert encoders().keys() - {"colour-texture"} <= checks.keys()
+    assert checks["uni"]["state"] == "absent"
+    assert "MahmoodLab/uni, on request" in checks["uni"]["found"]
     assert checks["torch"]["found"] == importlib.metadata.version("torch")
     assert checks["efficientnet-lite0"]["state"] == "ok"
-    assert "torch" in he2st("doctor").out
+    assert "without weights here" in he2st("doctor").out
+    assert "MahmoodLab/UNI2-h" in he2st("doctor", "--all").out
 
 
 def test_missing_package_is_an_error(he2st, monkeypatch) -> None:
@@ -43,3 +48,11 @@ def test_qt_is_not_loaded() -> None:
         "sys.exit(any(name.split('.')[0] in ('qtpy', 'PyQt6', 'PySide6', 'napari') for name in sys.modules))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_weights_that_do_not_match_are_an_error(he2st, tmp_path, monkeypatch) -> None:
+    (tmp_path / "weights.toml").write_text('uni = "gone.bin"\n')
+    monkeypatch.setenv("HE2ST_WEIGHTS", str(tmp_path / "weights.toml"))
+    outcome = he2st("doctor", "--json")
+    assert outcome.code == 1
+    assert next(check for check in outcome.json if check["name"] == "uni")["state"] == "error"

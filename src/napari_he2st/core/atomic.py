@@ -47,11 +47,11 @@ def atomic_write(path: str | Path, *, force: bool = False, inputs: tuple[str | P
     aside = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
     try:
         yield aside
-        if target.is_dir() and not target.is_symlink():
+        if target.exists() and (target.is_dir() or aside.is_dir()) and not target.is_symlink():
             old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
             target.rename(old)
             aside.rename(target)
-            shutil.rmtree(old)
+            _remove(old)
         else:
             aside.replace(target)
     except OSError as error:

@@ -13,6 +13,7 @@ from PIL import Image
 from scipy.sparse import csr_matrix
 
 from napari_he2st.core.schema import check_expression, provenance
+from napari_he2st.core.wkt import to_wkt
 from napari_he2st.data.slides import Slide
 
 GENES = ["ERBB2", "=HYPERLINK(1)", "CD74", "MUC1"]
@@ -50,3 +51,13 @@ def slide(tmp_path: Path) -> Iterator[Slide]:
     Image.fromarray(pixels).save(tmp_path / "slide.png")
     with Slide.open(tmp_path / "slide.png", mpp=2.0) as opened:
         yield opened
+
+
+@pytest.fixture
+def cells(expression) -> anndata.AnnData:
+    """The same values in 20 cells, each a triangle around its centre."""
+    adata = expression("predicted")
+    adata.uns["he2st"]["lattice"] = "irregular"
+    corners = np.array([(-20.0, -20.0), (20.0, -20.0), (0.0, 20.0)])
+    adata.obs["polygon"] = [to_wkt(xy + corners) for xy in adata.obsm["spatial"]]
+    return adata

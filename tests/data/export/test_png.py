@@ -70,3 +70,10 @@ def test_unknown_gene_and_colour_map(expression, tmp_path):
         export(expression(), "png", tmp_path / "out.png", gene="NOPE")
     with pytest.raises(UnknownNameError, match="no colour map named 'pink-ish'"):
         export(expression(), "png", tmp_path / "out.png", cmap="pink-ish")
+
+
+def test_cells_are_drawn_in_their_own_shape(cells, slide, tmp_path):
+    export(cells, "png", tmp_path / "cells.png", slide=slide, gene="ERBB2")
+    picture = np.asarray(Image.open(tmp_path / "cells.png").convert("RGB")).astype(int)
+    yellow = (np.abs(picture - (253, 231, 37)).sum(axis=-1) < 12).any(axis=0)  # viridis' upper end
+    assert yellow.any()

@@ -31,7 +31,7 @@ def test_an_output_that_exists_needs_force(expression, tmp_path, to):
         export(expression(), to, out)
     assert out.read_text() == "precious"
     export(expression(), to, out, force=True)
-    assert out.read_bytes() != b"precious"
+    assert out.is_dir() or out.read_bytes() != b"precious"
 
 
 def test_the_input_is_never_overwritten(expression, slide, tmp_path):

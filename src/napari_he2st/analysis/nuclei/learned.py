@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -26,13 +29,19 @@ def instanseg(image: NDArray[np.uint8], mpp: float) -> NDArray[np.int32]:
     Raises
     ------
     MissingExtraError
-        The package is not installed.
+        The package is not installed, or its weights cannot be had.
     """
     _need("instanseg", "instanseg-torch")
+    found: Any = _instanseg().eval_small_image(image, mpp, return_image_tensor=False)
+    return np.asarray(found.cpu()).squeeze().astype(np.int32)
+
+
+@cache
+def _instanseg() -> Any:
     from instanseg import InstanSeg
 
-    found: Any = InstanSeg("brightfield_nuclei", verbosity=0).eval_small_image(image, mpp, return_image_tensor=False)
-    return np.asarray(found).squeeze().astype(np.int32)
+    with _downloading("instanseg"):
+        return InstanSeg("brightfield_nuclei", verbosity=0)
 
 
 @nuclei_method("cellpose", "Cellpose's nuclei; needs the package cellpose and its weights")
@@ -51,13 +60,30 @@ def cellpose(image: NDArray[np.uint8], mpp: float, *, diameter_um: float = 7.5) 
     Raises
     ------
     MissingExtraError
-        The package is not installed.
+        The package is not installed, or its weights cannot be had.
     """
     _need("cellpose", "cellpose")
+    found: Any = _cellpose().eval(image, diameter=diameter_um / mpp)
+    return np.asarray(found[0], dtype=np.int32)
+
+
+@cache
+def _cellpose() -> Any:
     from cellpose.models import CellposeModel
 
-    found: Any = CellposeModel(gpu=False).eval(image, diameter=diameter_um / mpp)
-    return np.asarray(found[0], dtype=np.int32)
+    with _downloading("cellpose"):
+        return CellposeModel(gpu=True)  # where there is one
+
+
+@contextmanager
+def _downloading(package: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        todo = "Go online once, or take the method haematoxylin"
+        raise MissingExtraError(
+            f"The weights of {package} cannot be had ({error})", where=package, todo=todo
+        ) from error
 
 
 def _need(module: str, package: str) -> None:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_he2st.core import geometry, keys
-from napari_he2st.core.errors import GeneError
 from napari_he2st.core.schema import facts_of
+from napari_he2st.data.export.columns import block_of, columns_of
 from napari_he2st.data.export.registry import exporter
-from napari_he2st.data.truth.genes import match_genes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,7 +43,7 @@ def write_csv(adata: AnnData, path: Path, slide: Slide | None, *, genes: str | l
     from pyarrow import csv as pa_csv
 
     facts = facts_of(adata)
-    columns = np.arange(adata.n_vars) if genes is None else _columns(adata, genes)
+    columns = np.arange(adata.n_vars) if genes is None else columns_of(adata, genes)
     xy_px = np.asarray(adata.obsm[keys.SPATIAL], dtype=np.float64)
     xy_um = geometry.um_from_px(xy_px, facts["mpp"])
     kind = "measured" if facts["kind"] == "measured" else "predicted (research use only)"
@@ -57,10 +56,9 @@ def write_csv(adata: AnnData, path: Path, slide: Slide | None, *, genes: str | l
     header = inert(adata.var_names[columns])
 
     def block(start: int) -> pa.Table:
-        X = adata.X[start : start + _ROWS]
-        X = X.toarray() if hasattr(X, "toarray") else np.asarray(X)
+        X = block_of(adata, slice(start, start + _ROWS), columns)
         spots = table[start : start + _ROWS].reset_index(drop=True)
-        rows = pd.concat([spots, pd.DataFrame(X[:, columns], columns=header)], axis=1)
+        rows = pd.concat([spots, pd.DataFrame(X, columns=header)], axis=1)
         return pa.Table.from_pandas(rows, preserve_index=False)
 
     first = block(0)
@@ -68,14 +66,6 @@ def write_csv(adata: AnnData, path: Path, slide: Slide | None, *, genes: str | l
         writer.write(first)
         for start in range(_ROWS, adata.n_obs, _ROWS):
             writer.write(block(start))
-
-
-def _columns(adata: AnnData, genes: str | list[str]) -> np.ndarray:
-    wanted = genes.split(",") if isinstance(genes, str) else genes
-    match = match_genes([gene.strip() for gene in wanted], adata)
-    if match.missing:
-        raise GeneError(f"There is no gene {', '.join(match.missing)}", todo="Check the spelling")
-    return match.found
 
 
 def inert(texts: Iterable[str]) -> list[str]:

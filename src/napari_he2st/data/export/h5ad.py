@@ -22,14 +22,14 @@ def write_h5ad(adata: AnnData, path: Path, slide: Slide | None) -> None:
     Of other programs' entries in ``uns["spatial"]`` only images and scale factors are kept, as the rest may
     hold paths.
     """
-    result = _sharing(adata)
+    result = sharing(adata)
     if slide is not None:
         attach_image(result, slide)
     result.write_h5ad(path)
 
 
-def _sharing(adata: AnnData) -> AnnData:
-    """A new AnnData on the same arrays, so that attaching an image copies no expression."""
+def sharing(adata: AnnData) -> AnnData:
+    """A new AnnData on the same arrays, so that changing what is beside them copies no expression."""
     from anndata import AnnData
 
     uns = dict(adata.uns)

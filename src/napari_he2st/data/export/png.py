@@ -12,6 +12,8 @@ from napari_he2st.core import geometry, keys
 from napari_he2st.core.errors import GeneError, UnknownNameError
 from napari_he2st.core.expression import unit_of
 from napari_he2st.core.schema import facts_of
+from napari_he2st.core.wkt import from_wkt
+from napari_he2st.data.export.columns import variance_of
 from napari_he2st.data.export.registry import exporter
 from napari_he2st.data.truth.genes import match_genes
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from napari_he2st.data.slides import Slide
 
 
-@exporter("png", "Map of one gene over the H&E, with colour bar and scale bar", suffix=".png")
+@exporter("png", "Map of one gene over the H&E, with colour bar and scale bar; cells in their own shape", suffix=".png")
 def write_png(
     adata: AnnData,
     path: Path,
@@ -54,13 +56,12 @@ def write_png(
         There is no such colour map.
     """
     import matplotlib as mpl
-    from matplotlib.collections import EllipseCollection
     from matplotlib.figure import Figure
 
     if cmap not in mpl.colormaps:
         raise UnknownNameError(f"There is no colour map named {cmap!r}", todo="Try viridis, magma or cividis")
     facts = facts_of(adata)
-    column = _most_variable(adata) if gene is None else int(match_genes([gene], adata).found[0])
+    column = int(variance_of(adata).argmax()) if gene is None else int(match_genes([gene], adata).found[0])
     values, xy_px = _column(adata, column), np.asarray(adata.obsm[keys.SPATIAL], dtype=np.float64)
     known = np.isfinite(values)
     if not known.any():
@@ -70,11 +71,8 @@ def write_png(
     figure = Figure(figsize=(7, float(np.clip(6 * height / width, 2, 14)) + 0.6), dpi=dpi, layout="constrained")
     axes = figure.add_subplot()
     _draw_tissue(axes, adata, slide, (x, y, width, height), facts)
-    size = np.full(int(known.sum()), facts["spot_um"] / facts["mpp"])
-    spots = EllipseCollection(
-        size, size, np.zeros_like(size), units="xy", offsets=xy_px[known], transOffset=axes.transData,
-        cmap=cmap, linewidths=0,
-    )  # fmt: skip
+    spots = _spots(axes, adata, known, facts)
+    spots.set_cmap(cmap)
     low, high = np.percentile(values[known], (1, 99))
     spots.set_array(values[known])
     spots.set_clim(low, high if high > low else low + 1)
@@ -94,18 +92,16 @@ def _column(adata: AnnData, column: int) -> NDArray[np.float64]:
     return np.asarray(values.toarray() if hasattr(values, "toarray") else values, dtype=np.float64).ravel()
 
 
-def _most_variable(adata: AnnData) -> int:
-    """Column with the largest variance of what is known."""
-    X = adata.X
-    if hasattr(X, "power"):
-        mean = np.asarray(X.mean(axis=0)).ravel()
-        spread = np.asarray(X.power(2).mean(axis=0)).ravel() - mean**2
-    else:
-        known = np.isfinite(X)
-        n = np.maximum(known.sum(axis=0), 1)
-        filled = np.where(known, X, 0)
-        spread = (filled**2).sum(axis=0) / n - (filled.sum(axis=0) / n) ** 2
-    return int(np.nan_to_num(spread).argmax())
+def _spots(axes: Any, adata: AnnData, shown: NDArray[np.bool_], facts: dict[str, Any]) -> Any:
+    """Cells in their own shape, other spots as discs, to be coloured."""
+    from matplotlib.collections import EllipseCollection, PolyCollection
+
+    if keys.POLYGON in adata.obs:
+        return PolyCollection([from_wkt(text) for text in adata.obs[keys.POLYGON][shown]], linewidths=0)
+    size = np.full(int(shown.sum()), facts["spot_um"] / facts["mpp"])
+    offsets = np.asarray(adata.obsm[keys.SPATIAL], dtype=np.float64)[shown]
+    where = {"offsets": offsets, "transOffset": axes.transData}
+    return EllipseCollection(size, size, np.zeros_like(size), units="xy", linewidths=0, **where)
 
 
 def _draw_tissue(
