@@ -16,13 +16,14 @@ from qtpy.QtWidgets import QApplication
 
 from napari_he2st.data.truth import read_section
 from napari_he2st.engine.train import train
-from napari_he2st.gui.docks.predict import SPOTS
+from napari_he2st.gui.docks.where_box import SPOTS
 from napari_he2st.gui.matches import MatchesDialog
 from napari_he2st.zoo.catalogue import card_of
-from tour import GENE, Tour
+from tour import Tour
 
 SETTINGS = Path(__file__).parents[1] / "benchmarks" / "learning.toml"
 TRAINED = ("C2", "C3", "C4")
+GENE = "SCGB2A2"
 
 
 def bundle_of(slug: str, data: Path, folder: Path) -> Path:
@@ -45,12 +46,14 @@ def bundle_of(slug: str, data: Path, folder: Path) -> Path:
 class Draws(Tour):
     """The window on the sample."""
 
-    def predicted(self, bundle: Path):
+    def predicted(self, bundle: Path, draws: int = 1):
         """Predict the measured spots, and show the gene."""
         predict = self.dock("Predict")
         predict.load(str(bundle))
-        predict.area.setCurrentText(SPOTS)
+        predict.where.area.setCurrentText(SPOTS)
         self.wait(lambda: predict.run_button.isEnabled(), "the predictor loads")
+        predict.sampling.draws.setValue(draws)
+        self.wait(lambda: predict.run_button.isEnabled() and "about" in predict.where.cost.text(), "tiles are timed")
         before = len(self.session.results)
         predict.run_button.click()
         self.wait(lambda: len(self.session.results) > before, "the run starts")
@@ -62,7 +65,7 @@ class Draws(Tour):
 
     def spread(self, bundle: Path) -> None:
         """The standard deviation over draws, as a second map."""
-        self.predicted(bundle)
+        self.predicted(bundle, draws=20)
         genes = self.dock("Genes")
         self.wait(genes.spread.isVisible, "the spread is known")
         genes.spread.setChecked(True)

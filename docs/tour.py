@@ -139,7 +139,7 @@ class Tour:
         domains.n_domains.setValue(5)
         domains.button.click()
         self.wait(lambda: self.result.name in self.session.domains, "domains are found")
-        self.wait(lambda: domains.table.model().rowCount() > 0, "their markers are found")
+        self.wait(lambda: domains.views.table.model().rowCount() > 0, "their markers are found")
         self.keep("5-domains")
 
     def compare(self) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import cv2
 import numpy as np
 import pytest
 
 from napari_he2st.analysis.alignment import ALIGNMENT_METHODS
-from napari_he2st.core.errors import He2stError
+from napari_he2st.core.errors import He2stError, MissingExtraError
 
 
 def tissue() -> np.ndarray:
@@ -32,8 +34,8 @@ def turned(image: np.ndarray, angle: float, flip: bool = False) -> tuple[np.ndar
 @pytest.mark.parametrize("entry", list(ALIGNMENT_METHODS), ids=lambda e: e.name)
 @pytest.mark.parametrize("angle", [0.0, 17.0])
 def test_a_turned_image_is_brought_back(entry, angle):
-    if entry.name not in ("phase", "features"):
-        pytest.skip("takes more than two images")
+    if entry.name == "elastix":
+        pytest.importorskip("itk", reason="itk-elastix is an extra")
     image = tissue()
     moving, matrix = turned(image, angle)
     found = entry.function(moving, image, mpp=4.0)
@@ -50,6 +52,26 @@ def test_a_turned_over_section_is_found_where_that_is_allowed():
     there = points @ matrix[:2, :2].T + matrix[:2, 2]
     assert found.info["mirrored"] is True
     assert np.linalg.norm(found(there) - points, axis=1).max() < 5
+
+
+def test_elastix_finds_scale_and_shear_which_phase_does_not():
+    pytest.importorskip("itk", reason="itk-elastix is an extra")
+    image = tissue()
+    matrix = np.array([[1.06, 0.05, -9.0], [-0.03, 0.95, 12.0], [0, 0, 1]])
+    moving = cv2.warpAffine(image, matrix[:2], (260, 240), borderValue=(1, 1, 1))
+    points = np.array([[70.0, 60.0], [180.0, 90.0], [80.0, 180.0]])
+    there = points @ matrix[:2, :2].T + matrix[:2, 2]
+    apart = {
+        name: np.linalg.norm(ALIGNMENT_METHODS[name].function(moving, image, mpp=4.0)(there) - points, axis=1).max()
+        for name in ("phase", "elastix")
+    }
+    assert apart["elastix"] < 1.5 < apart["phase"]
+
+
+def test_without_elastix_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "itk", None)
+    with pytest.raises(MissingExtraError, match=r"napari-he2st\[elastix\]"):
+        ALIGNMENT_METHODS["elastix"].function(tissue(), tissue(), mpp=4.0)
 
 
 def test_nothing_to_go_by():

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from tests.zoo.alignment.test_aligners import pair
 
-from napari_he2st.core.errors import GeneError, He2stError, ModelError, UnknownNameError
+from napari_he2st.core.errors import GeneError, He2stError, ModelError, UnknownNameError, WeightsError
+from napari_he2st.data.slides import Slide
+from napari_he2st.data.truth import read_section
 from napari_he2st.engine.align import align, placed, quality, stack
 from napari_he2st.engine.methods import methods
 
@@ -52,9 +54,22 @@ def test_what_is_missing_is_said():
         stack(sections, align(sections, "paste", variant="tiny"), 0.0)
 
 
+def test_loki_aligns_by_what_tiles_look_like(he2st_data):
+    section = read_section(he2st_data / "her2st", "C2")
+    slide = Slide.open(section.slide_path, mpp=section.adata.uns["he2st"]["mpp"])
+    pitch = 200 / slide.mpp
+    moved = section.adata.copy()
+    moved.obsm["spatial"] = moved.obsm["spatial"] + [pitch, 0]
+    found = align((section.adata, moved), "loki", slides=[slide, slide], variant="tiny")
+    assert found[0].matrix.tolist() == np.eye(3).tolist()
+    assert quality((section.adata, moved), found).iloc[0].overlap > 0.9
+    with pytest.raises(WeightsError, match="Loki"):
+        align((section.adata, moved), "loki", slides=[slide, slide])
+
+
 def test_generic_and_published_methods_are_one_list():
     found = methods("alignment")
-    assert {"phase", "features", "paste", "paste2", "stalign", "stacker"} <= set(found)
+    assert {"phase", "features", "elastix", "loki", "paste", "paste2", "stalign", "stacker"} <= set(found)
     assert found["paste"].card is not None
     assert "mirror" in found["phase"].options
     assert found["paste"].options["alpha"].annotation is float

@@ -43,7 +43,8 @@ def align(
     slides = [None if s.slide_path is None else Slide.open(s.slide_path, mpp=facts_of(s.adata)["mpp"]) for s in read]
     adatas = [s.adata for s in read]
     found = bring_together(adatas, method, slides=slides, variant=variant, seed=seed, device=device, **options)
-    result = stack(adatas, found, spacing)
+    how = {"method": method, "variant": variant, "seed": seed, **options}
+    result = stack(adatas, found, spacing, how=how)
     with atomic_write(output, force=force) as aside:
         result.write_h5ad(aside)
     for row in quality(adatas, found).itertuples():

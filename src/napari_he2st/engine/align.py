@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -216,7 +216,13 @@ def _name(section: AnnData, number: int) -> str:
     return str(facts_of(section).get("library") or number + 1)
 
 
-def stack(sections: Sequence[AnnData], transforms: Sequence[Transform], spacing_um: float) -> AnnData:
+def stack(
+    sections: Sequence[AnnData],
+    transforms: Sequence[Transform],
+    spacing_um: float,
+    *,
+    how: Mapping[str, Any] | None = None,
+) -> AnnData:
     """All sections in one object, over the genes they share.
 
     Parameters
@@ -225,12 +231,15 @@ def stack(sections: Sequence[AnnData], transforms: Sequence[Transform], spacing_
         What was aligned, and what :func:`align` returned.
     spacing_um
         Distance of neighbouring sections.
+    how
+        Method and options of the alignment, to be kept with it.
 
     Returns
     -------
     AnnData
         ``obsm["spatial_3d"]`` has positions in micrometres (x, y, z), ``obs["section"]`` the section, and
-        ``uns["he2st_stack"]`` each section's matrix.
+        ``uns["he2st_stack"]`` each section's matrix and how
+        it was found.
 
     Raises
     ------
@@ -253,4 +262,5 @@ def stack(sections: Sequence[AnnData], transforms: Sequence[Transform], spacing_
     result = ad.concat(parts, label="section", keys=names, index_unique="-")
     matrices = {name: t.matrix for name, t in zip(names, transforms, strict=True)}
     result.uns["he2st_stack"] = {"spacing_um": spacing_um, "unit": "micrometre", "matrices": matrices}
+    result.uns["he2st_stack"]["how"] = ", ".join(f"{name}={value}" for name, value in (how or {}).items())
     return result

@@ -336,7 +336,8 @@ class SlideLayers:
                 self._spread_follows(result)
 
     def _spread_follows(self, result: str) -> None:
-        spread, gene = self._spreads.get(result), self.session.gene
+        """What varies is the gene that the map shows, which need not be the current one."""
+        spread, gene = self._spreads.get(result), self.shown(result)
         if spread is not None and spread.layer.visible and gene in spread.result.genes:
             spread.show(spread.result.column(gene), f"{gene} standard deviation")
 

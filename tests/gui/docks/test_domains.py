@@ -47,7 +47,7 @@ def markers_of(dock):
 
 
 def find(dock, qtbot, session, n=2):
-    dock.method.setCurrentText("kmeans")
+    dock.method.combo.setCurrentText("kmeans")
     dock.n_domains.setValue(n)
     dock.button.click()
     qtbot.waitUntil(lambda: "spots" in session.domains, timeout=20_000)
@@ -63,21 +63,21 @@ def test_an_empty_session_says_what_to_do(open_dock):
 def test_every_method_is_offered_with_its_own_options(open_dock, qtbot):
     dock = open_dock(DomainsDock)
     for entry in DOMAIN_METHODS:
-        dock.method.setCurrentText(entry.name)
-        assert set(dock.options.names) == set(entry.options) - {"n_domains", "seed"}
+        dock.method.combo.setCurrentText(entry.name)
+        assert set(dock.method.options.names) == set(entry.options) - {"n_domains", "seed"}
         assert dock.on.isEnabled()
-    dock.method.setCurrentText("spagcn")
-    qtbot.waitUntil(lambda: "neighbour_share" in dock.options.names, timeout=60_000)
-    assert "Weight of all other spots" in dock.options.tooltip("neighbour_share")
+    dock.method.combo.setCurrentText("spagcn")
+    qtbot.waitUntil(lambda: "neighbour_share" in dock.method.options.names, timeout=60_000)
+    assert "Weight of all other spots" in dock.method.options.tooltip("neighbour_share")
     assert not dock.on.isEnabled()
 
 
 def test_a_published_method_runs_and_reports_itself(open_dock, halves, session, qtbot):
     halves()
     dock = open_dock(DomainsDock)
-    dock.method.setCurrentText("mucost")
-    qtbot.waitUntil(lambda: "n_alike" in dock.options.names, timeout=60_000)
-    dock.options.set_values(epochs=5, refine=0)
+    dock.method.combo.setCurrentText("mucost")
+    qtbot.waitUntil(lambda: "n_alike" in dock.method.options.names, timeout=60_000)
+    dock.method.options.set_values(epochs=5, refine=0)
     dock.n_domains.setValue(2)
     dock.button.click()
     qtbot.waitUntil(lambda: "spots" in session.domains, timeout=60_000)
@@ -135,7 +135,7 @@ def test_a_consensus_of_two_methods(open_dock, halves, session, qtbot):
     halves()
     dock = open_dock(DomainsDock)
     find(dock, qtbot, session)
-    dock.method.setCurrentText("mixture")
+    dock.method.combo.setCurrentText("mixture")
     dock.button.click()
     qtbot.waitUntil(lambda: session.domains["spots"].params["method"] == "mixture", timeout=20_000)
     dock._edit(dock._agree)
@@ -284,7 +284,7 @@ def test_a_method_that_fails_says_why_and_the_button_comes_back(open_dock, halve
     monkeypatch.setattr("napari_he2st.gui.worker.show_error", told.append)
     halves()
     dock = open_dock(DomainsDock)
-    dock.method.setCurrentText("kmeans")
+    dock.method.combo.setCurrentText("kmeans")
     dock.n_domains.setValue(0)
     dock.button.click()
     qtbot.waitUntil(lambda: bool(told), timeout=20_000)

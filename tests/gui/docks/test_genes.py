@@ -169,6 +169,10 @@ def test_how_much_predictions_vary_is_a_second_map(dock, fill, viewer, session):
     session.select(gene="GAPDH")
     assert layer.name.startswith("GAPDH standard deviation")
     dock.spread.setChecked(False)
+    session.select(gene="NOT HERE")
+    dock.spread.setChecked(True)
+    assert layer.name.startswith("GAPDH standard deviation")
+    dock.spread.setChecked(False)
     assert not layer.visible
     session.remove_result("run")
     assert layer not in viewer.layers

@@ -43,6 +43,12 @@ def test_sections_are_aligned_shown_in_3d_and_saved(open_dock, session, viewer, 
     assert layer.data.shape == (108, 3)
     assert sorted(set(layer.data[:, 0])) == [0.0, 40.0]
     assert viewer.dims.ndisplay == 3
+    assert [layer.name for layer in viewer.layers if layer.visible] == ["Stack"]
+    viewer.dims.ndisplay = 2
+    assert not layer.visible
+    assert any(layer.visible for layer in viewer.layers)
+    viewer.dims.ndisplay = 3
+    assert [layer.name for layer in viewer.layers if layer.visible] == ["Stack"]
     assert dock.table.rowCount() == 1
     assert "→" in dock.table.item(0, 1).text()
     np.testing.assert_allclose(layer.data[:54, 1:], layer.data[54:, 1:], atol=1.0)
@@ -56,6 +62,17 @@ def test_sections_are_aligned_shown_in_3d_and_saved(open_dock, session, viewer, 
     qtbot.waitUntil(file.exists, timeout=20_000)
     qtbot.waitUntil(lambda: not dock.busy, timeout=20_000)
     assert ad.read_h5ad(file).obsm["spatial_3d"].shape == (108, 3)
+
+
+@pytest.mark.usefixtures("two_sections")
+def test_options_of_a_method_are_heeded(open_dock, qtbot):
+    dock = open_dock(StackDock)
+    tick(dock, "one", "two")
+    qtbot.waitUntil(lambda: dock.method.filled == "paste", timeout=60_000)
+    dock.method.options.set_values(onto="centre", n_factors=4)
+    dock.button.click()
+    qtbot.waitUntil(lambda: dock.stacked is not None, timeout=60_000)
+    assert dock.stacked.uns["he2st_stack"]["how"].startswith("method=paste, onto=centre")
 
 
 @pytest.mark.usefixtures("two_sections")

@@ -10,7 +10,10 @@ from tests.zoo.domains.test_domain_methods import section
 
 from napari_he2st.core.errors import He2stError
 from napari_he2st.engine.fitted import seeded
+from napari_he2st.zoo.alignment.paste import PASTE
+from napari_he2st.zoo.alignment.paste2 import PASTE2, overlap_of
 from napari_he2st.zoo.base import Aligner
+from napari_he2st.zoo.blocks.transport import counts_and_places
 from napari_he2st.zoo.catalogue import cards, system
 from napari_he2st.zoo.inputs import Overview
 
@@ -100,3 +103,31 @@ def test_couplings_keep_their_mass() -> None:
 def test_an_overlap_out_of_range() -> None:
     with pytest.raises(He2stError, match="above 0 and at most 1, not 1.2"):
         system("paste2")(overlap=1.2)
+
+
+def test_sections_meet_at_their_centre():
+    first, second = pair()
+    third = second.copy()
+    third.obsm["spatial"] = second.obsm["spatial"] + [300.0, 0.0]
+    found = PASTE(onto="centre").align([first, second, third])
+    np.testing.assert_allclose(found[0].matrix, np.eye(3), atol=1e-9)
+    for section_, transform in zip((second, third), found[1:], strict=True):
+        moved = transform(section_.obsm["spatial"])
+        assert np.abs(moved - first.obsm["spatial"]).max() < 20
+
+
+def test_how_much_two_sections_have_in_common_is_found():
+    xy = np.indices((20, 20)).reshape(2, -1).T.astype(float)
+    common = xy[:, 0] < 12  # 60 %
+    order = np.concatenate([np.random.default_rng(0).permutation(np.flatnonzero(common)), np.flatnonzero(~common)])
+
+    def couple(mass: float) -> np.ndarray:
+        coupling = np.zeros((400, 400))
+        rows = order[: round(400 * mass)]
+        coupling[rows, rows] = 1 / 400
+        return coupling
+
+    assert overlap_of(couple, xy, xy) == pytest.approx(0.6, abs=0.1)
+    assert 0.2 < PASTE2(overlap=None).couple(*counts_and_places(pair()[0]), *counts_and_places(pair()[1]))[0].sum() <= 1
+    with pytest.raises(He2stError, match="overlap has to be above 0"):
+        PASTE2(overlap=0.0)

@@ -8,23 +8,21 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QSignalBlocker
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QCheckBox, QColorDialog, QFormLayout, QGridLayout, QLabel, QPushButton, QSpinBox
-from superqt import QCollapsible
 
 from napari_he2st.analysis.domains.consensus import consensus
 from napari_he2st.core import keys
 from napari_he2st.core.errors import He2stError
 from napari_he2st.core.progress import Control
 from napari_he2st.core.types import Domains
-from napari_he2st.engine.methods import methods
 from napari_he2st.engine.segment import segment
 from napari_he2st.engine.session import Result
 from napari_he2st.gui.colours import domain_colour, domain_colours
 from napari_he2st.gui.docks.base import Dock
 from napari_he2st.gui.docks.domain_views import DomainViews
 from napari_he2st.gui.docks.label_box import LabelBox
+from napari_he2st.gui.docks.method_box import MethodBox
 from napari_he2st.gui.widgets.combo import Combo
 from napari_he2st.gui.widgets.domain_legend import DomainLegend
-from napari_he2st.gui.widgets.options_form import OptionsForm, has_field
 from napari_he2st.gui.widgets.result_chooser import ResultChooser
 from napari_he2st.gui.worker import tell
 from napari_he2st.zoo.encoders.table import encoders
@@ -45,23 +43,15 @@ class DomainsDock(Dock):
         self.chooser = ResultChooser(self.session, "The result whose spots are grouped")
         self.chooser.result_chosen.connect(lambda name: self.session.select(result=name))
         self.note = QLabel(wordWrap=True)
-        self.method = Combo("How spots are grouped")
-        self._methods = methods("domains")
-        for name, method in self._methods.items():
-            self.method.add(name, tip=method.title)
+        self.method = MethodBox(self, "domains", _DEFAULT, "How spots are grouped")
         self.on = Combo("What generic methods group by: expression, or features of the tile around each spot")
         for name in ("expression", *encoders()):
             self.on.add(name, tip="")
         self._tried: dict[str, dict[str, Domains]] = {}
-        self.method.setCurrentText(_DEFAULT)
         self.n_domains = QSpinBox(minimum=0, maximum=100, specialValueText="automatic")
         self.n_domains.setToolTip("How many domains; automatic lets the method decide")
         self.seed = QSpinBox(minimum=0, maximum=999_999)
         self.seed.setToolTip("The same seed gives the same domains")
-        self.options = OptionsForm()
-        self._options_of = ""
-        more = QCollapsible("More options")
-        more.addWidget(self.options)
         self.legend = DomainLegend()
         self.legend.renamed.connect(self._rename)
         self.over = QCheckBox("Show domains over the map")
@@ -71,7 +61,7 @@ class DomainsDock(Dock):
         self.views = DomainViews(self)
         self.legend.domain_chosen.connect(self.views.show_domain)
         form = QFormLayout()
-        form.addRow("Method", self.method)
+        form.addRow("Method", self.method.combo)
         form.addRow("Domains", self.n_domains)
         form.addRow("Seed", self.seed)
         form.addRow("By", self.on)
@@ -84,20 +74,19 @@ class DomainsDock(Dock):
             button.setToolTip(tip)
             button.clicked.connect(partial(self._edit, getattr(self, slot)))
             edits.addWidget(button, *divmod(number, 3))
-        for widget in (more, self.legend):
+        for widget in (self.method.more, self.legend):
             self.body.addWidget(widget)
         self.body.addLayout(edits)
         for widget in (self.over, self.labels):
             self.body.addWidget(widget)
         self.body.addWidget(self.views, 1)
         self.button = self.add_button("Find domains", "Group the spots by their expression", self._find)
-        self.method.currentIndexChanged.connect(lambda _: self._show_options())
+        self.method.chosen.connect(lambda: self.on.setEnabled(self.method.method.entry is not None))
         self.listen(self.session.result_added, self.chooser.refill)
         self.listen(self.session.result_removed, self._refill)
         self.listen(self.session.result_finished, self._refresh)
         self.listen(self.session.selection_changed, self._selection_changed)
         self.listen(self.session.domains_changed, self._refresh)
-        self._show_options()
         self._selection_changed()
 
     # --- what the session says
@@ -138,36 +127,17 @@ class DomainsDock(Dock):
 
     # --- finding
 
-    def _show_options(self) -> None:
-        """Show the chosen method's options; a published method's code is loaded in a thread first."""
-        name = self.method.currentText()
-        method = self._methods[name]
-        self.on.setEnabled(method.entry is not None)
-        self._options_of = ""
-        if method.entry is not None:
-            self._fill_options(name, (method.options, method.doc))
-            return
-        self.options.show_options({})
-        load = partial(self._fill_options, name)
-        self.run(lambda: (method.options, method.doc), name="Loading the method", quiet=True, on_done=load)
-
-    def _fill_options(self, name: str, found: tuple[dict[str, Any], str | None]) -> None:
-        if name == self.method.currentText():
-            options, doc = found
-            self.options.show_options({key: option for key, option in options.items() if has_field(option)}, doc)
-            self._options_of = name
-
     def _find(self) -> None:
         result = self.session.current_result
         if result is None or result.adata is None:
             return
         try:
-            options: dict[str, Any] = self.options.values()
+            options = self.method.options.values()
         except He2stError as error:
             tell(error, "Finding domains")
             return
         self.button.setEnabled(False)
-        method, n_domains = self.method.currentText(), self.n_domains.value() or None
+        method, n_domains = self.method.method.name, self.n_domains.value() or None
         item = self.session.slides.get(result.slide)
         options["on"] = self.on.currentText() if self.on.isEnabled() else "expression"
         self.run(

@@ -19,18 +19,20 @@ from qtpy.QtWidgets import (
     QTableWidgetItem,
 )
 
+from napari_he2st.core.errors import He2stError
 from napari_he2st.core.progress import Control
 from napari_he2st.engine.align import SPATIAL_3D, align, quality, stack
-from napari_he2st.engine.methods import methods
 from napari_he2st.gui.colours import domain_colour
 from napari_he2st.gui.docks.base import Dock
-from napari_he2st.gui.widgets.combo import Combo
+from napari_he2st.gui.docks.method_box import MethodBox
 from napari_he2st.gui.widgets.save_dialog import Target, ask_where
+from napari_he2st.gui.worker import tell
 
 if TYPE_CHECKING:
     import napari.viewer
     import pandas as pd
     from anndata import AnnData
+    from napari.layers import Layer
 
 _COLUMNS = {
     "overlap": "Share of spots that have one of the section before within a pitch",
@@ -45,14 +47,12 @@ class StackDock(Dock):
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer)
         self.stacked: AnnData | None = None
+        self._flat: list[Layer] = []
         self.note = QLabel("Tick the sections in their order; drag to reorder.", wordWrap=True)
         self.sections = QListWidget()
         self.sections.setToolTip("Results of several slides; the first ticked one stays where it is")
         self.sections.setDragDropMode(QAbstractItemView.DragDropMode.InternalMove)
-        self.method = Combo("How sections are brought into register")
-        for name, method in methods("alignment").items():
-            self.method.add(name, tip=method.title)
-        self.method.setCurrentText("paste")
+        self.method = MethodBox(self, "alignment", "paste", "How sections are brought into register")
         self.spacing = QDoubleSpinBox(minimum=0.1, maximum=10_000, value=16.0, suffix=" µm")
         self.spacing.setToolTip("Distance of neighbouring sections")
         self.by_gene = QCheckBox("Colour by the chosen gene")
@@ -64,12 +64,12 @@ class StackDock(Dock):
         for column, tip in enumerate(_COLUMNS.values(), start=1):
             self.table.horizontalHeaderItem(column).setToolTip(tip)
         form = QFormLayout()
-        form.addRow("Method", self.method)
+        form.addRow("Method", self.method.combo)
         form.addRow("Spacing", self.spacing)
         self.body.addWidget(self.note)
         self.body.addWidget(self.sections)
         self.body.addLayout(form)
-        for widget in (self.by_gene, QLabel("Before → after alignment"), self.table):
+        for widget in (self.method.more, self.by_gene, QLabel("Before → after alignment"), self.table):
             self.body.addWidget(widget)
         self.button = self.add_button("Align", "Align the ticked sections and show them in 3D", self._align)
         self.save = self.add_button("Save…", "Write the stack as h5ad", self._save)
@@ -78,6 +78,7 @@ class StackDock(Dock):
         self.listen(self.session.result_removed, self._refill)
         self.listen(self.session.result_finished, self._refill)
         self.listen(self.session.selection_changed, self._show)
+        viewer.dims.events.ndisplay.connect(self._turned)
         self._refill()
 
     @property
@@ -100,12 +101,18 @@ class StackDock(Dock):
             self.warn("Tick at least two sections")
             return
         results = [self.session.results[name] for name in names]
+        try:
+            options = self.method.options.values()
+        except He2stError as error:
+            tell(error, "Aligning sections")
+            return
         self.button.setEnabled(False)
         self.run(
             _align_and_score,
             [result.adata for result in results],
             [self.session.slides[result.slide].slide for result in results],
-            self.method.currentText(),
+            self.method.method.name,
+            options,
             self.spacing.value(),
             name="Aligning sections",
             control=Control(),
@@ -123,8 +130,8 @@ class StackDock(Dock):
                 self.table.setItem(row, column, QTableWidgetItem(text))
         self.table.resizeColumnsToContents()
         self.save.setEnabled(True)
-        self._show()
         self.viewer.dims.ndisplay = 3
+        self._show()
         self.viewer.reset_view()
         self.say(f"{len(table) + 1} sections, {self.stacked.n_obs:,} spots.")
 
@@ -142,7 +149,7 @@ class StackDock(Dock):
         else:
             features = {"section": adata.obs["section"].astype(str).to_numpy()}
         name = "Stack" if colours != "value" else f"Stack — {gene}"
-        for layer in [layer for layer in self.viewer.layers if layer.metadata.get("he2st") == "stack"]:
+        for layer in self._layers():
             self.viewer.layers.remove(layer)
         options = {"face_colormap": "viridis"} if colours == "value" else {}
         self.viewer.add_layer(
@@ -160,6 +167,25 @@ class StackDock(Dock):
             )
         )
 
+        self._turned()
+
+    def _layers(self) -> list[Layer]:
+        return [layer for layer in self.viewer.layers if layer.metadata.get("he2st") == "stack"]
+
+    def _turned(self, *_: Any) -> None:
+        """In three dimensions the stack alone is seen, in two everything else."""
+        stacks = self._layers()
+        solid = bool(stacks) and self.viewer.dims.ndisplay == 3
+        if solid:
+            seen = [layer for layer in self.viewer.layers if layer.visible and layer not in stacks]
+            self._flat += [layer for layer in seen if layer not in self._flat]
+        for layer in self._flat:
+            layer.visible = not solid
+        for layer in stacks:
+            layer.visible = solid
+        if not solid:
+            self._flat = []
+
     def _save(self) -> None:
         if self.stacked is None:
             return
@@ -170,10 +196,10 @@ class StackDock(Dock):
 
 
 def _align_and_score(
-    sections: list[Any], slides: list[Any], method: str, spacing_um: float, *, control: Control
+    sections: list[Any], slides: list[Any], method: str, options: dict[str, Any], spacing_um: float, *, control: Control
 ) -> tuple[AnnData, pd.DataFrame]:
-    found = align(sections, method, slides=slides, progress=control)
-    return stack(sections, found, spacing_um), quality(sections, found)
+    found = align(sections, method, slides=slides, progress=control, **options)
+    return stack(sections, found, spacing_um, how={"method": method, **options}), quality(sections, found)
 
 
 def _write(adata: AnnData, target: Target) -> None:

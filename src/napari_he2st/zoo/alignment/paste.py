@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise as consecutive
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -29,12 +28,17 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+_CENTRE_ROUNDS = 10
+
 
 class PASTE(Aligner):
-    """Each section is coupled with the one before and moved rigidly onto it.
+    """Each section is coupled with the one before, or with the mean of all, and moved rigidly onto it.
 
     Parameters
     ----------
+    onto
+        The section before, or a centre: the expression that all sections have in common at the first one's spots,
+        which is found in turn with the couplings.
     alpha
         Weight of the distances within sections against expression.
     dissimilarity
@@ -49,6 +53,8 @@ class PASTE(Aligner):
         Larger sections are thinned.
     iterations
         At most so many steps for each pair.
+    n_factors
+        Non-negative factors that the centre's expression is made of.
     faithful
         Choose the length of a step as published, by the distances alone.
     """
@@ -56,6 +62,7 @@ class PASTE(Aligner):
     def __init__(
         self,
         *,
+        onto: Literal["previous", "centre"] = "previous",
         alpha: float = 0.1,
         dissimilarity: Literal["kl", "euclidean"] = "kl",
         normalise: bool = True,
@@ -63,22 +70,55 @@ class PASTE(Aligner):
         mirror: bool = False,
         max_spots: int = 2000,
         iterations: int = 200,
+        n_factors: int = 15,
         faithful: bool = False,
     ) -> None:
+        self.onto, self.n_factors = onto, n_factors
         self.alpha, self.dissimilarity, self.normalise, self.start = alpha, dissimilarity, normalise, start
         self.mirror, self.max_spots, self.iterations, self.faithful = mirror, max_spots, iterations, faithful
 
     def align(self, sections: Sequence[AnnData]) -> list[Transform]:
-        """Move each section onto the one before."""
-        pairs = list(consecutive(counts_and_places(s) for s in thinned(sections, self.max_spots)))
-        steps = []
-        for number in self.steps(len(pairs), "Aligning"):
-            (counts_a, xy_a), (counts_b, xy_b) = pairs[number]
-            coupling, objective = self.couple(counts_a, xy_a, counts_b, xy_b)
-            steps.append(
-                motion(*rigid(xy_a, xy_b, coupling, mirror=self.mirror), coupling=coupling, objective=objective)
-            )
-        return chained(steps)
+        """Move each section onto the one before, or all onto their centre."""
+        given = [counts_and_places(s) for s in thinned(sections, self.max_spots)]
+        if self.onto == "centre":
+            return self._onto_centre(given)
+        return chained(
+            [xy for _, xy in given], lambda i: self.couple(*given[i], *given[i + 1]), self.steps, mirror=self.mirror
+        )
+
+    def _onto_centre(self, given: Sequence[tuple[Array, Array]]) -> list[Transform]:
+        """Couplings with the centre and its expression in turn, until the objective settles."""
+        (counts, at), n = given[0], len(given)
+        centre, starts, previous = self._factored(counts), [None] * n, np.inf
+        for _ in self.steps(_CENTRE_ROUNDS, "Finding the centre"):
+            found = [self.couple(centre, at, *part, start=start) for part, start in zip(given, starts, strict=True)]
+            starts = [coupling for coupling, _ in found]
+            mean = sum(coupling @ part[0] for coupling, part in zip(starts, given, strict=True))
+            centre = self._factored(len(at) * np.asarray(mean) / n)
+            objective = float(np.mean([value for _, value in found]))
+            if abs(objective - previous) < 1e-3:
+                break
+            previous = objective
+        moves = [
+            motion(*rigid(at, xy, coupling, mirror=self.mirror), coupling=coupling, objective=value)
+            for (_, xy), (coupling, value) in zip(given, found, strict=True)
+        ]
+        back = np.linalg.inv(moves[0].matrix)  # the first section lies on the centre only nearly
+        return [Transform(back @ move.matrix, move.info) for move in moves]
+
+    def _factored(self, counts: Array) -> Array:
+        """Counts as the product of few non-negative factors, of least Kullback–Leibler divergence."""
+        import warnings
+
+        from sklearn.decomposition import NMF
+        from sklearn.exceptions import ConvergenceWarning
+
+        k = min(self.n_factors, *counts.shape)
+        loss = "kullback-leibler" if self.dissimilarity == "kl" else "frobenius"
+        model = NMF(k, solver="mu", beta_loss=loss, init="random", random_state=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # as published, 200 steps are all there are
+            return np.asarray(model.fit_transform(counts) @ model.components_)
 
     def couple(
         self, counts_a: Array, xy_a: Array, counts_b: Array, xy_b: Array, start: Array | None = None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise as consecutive
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -20,9 +19,7 @@ from napari_he2st.zoo.blocks.transport import (
     counts_and_places,
     earth_mover,
     line_minimum,
-    motion,
     pairwise,
-    rigid,
     row_divergence,
     smallest,
     thinned,
@@ -33,6 +30,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 Array = NDArray[np.float64]
+_MASSES = (0.99, *(round(0.05 * n, 2) for n in range(19, 0, -1)))
+
 Dissimilarity = Literal["kl", "gkl", "euclidean", "selection_kl", "pca"]
 
 
@@ -42,7 +41,8 @@ class PASTE2(Aligner):
     Parameters
     ----------
     overlap
-        Share of the spots that the sections have in common, above 0 and at most 1.
+        Share of the spots that the sections have in common, above 0 and at most 1; None finds it for each pair, which
+        takes twenty alignments.
     alpha
         Weight of the distances within sections against expression.
     dissimilarity
@@ -64,7 +64,7 @@ class PASTE2(Aligner):
     def __init__(
         self,
         *,
-        overlap: float = 0.7,
+        overlap: float | None = 0.7,
         alpha: float = 0.1,
         dissimilarity: Dissimilarity = "kl",
         normalise: bool = True,
@@ -73,7 +73,7 @@ class PASTE2(Aligner):
         max_spots: int = 2000,
         iterations: int = 1000,
     ) -> None:
-        if not 0 < overlap <= 1:
+        if overlap is not None and not 0 < overlap <= 1:
             message = f"The overlap has to be above 0 and at most 1, not {overlap}"
             raise He2stError(message, todo="Say which share of the spots both sections have")
         self.inputs = {"tiles": Tiles(px=49, mpp="native")} if use_image else {}
@@ -87,16 +87,13 @@ class PASTE2(Aligner):
             for section, t in zip(sections, tiles, strict=True):
                 section.obsm["rgb"] = t.float().mean((2, 3)).cpu().numpy()  # type: ignore[union-attr]
         thin = thinned(sections, self.max_spots)
-        pairs = list(consecutive(thin))
-        steps = []
-        for number in self.steps(len(pairs), "Aligning"):
-            (counts_a, xy_a), (counts_b, xy_b) = (counts_and_places(s) for s in pairs[number])
-            colours = [s.obsm["rgb"] for s in pairs[number] if "rgb" in s.obsm]
-            coupling, objective = self.couple(counts_a, xy_a, counts_b, xy_b, *colours)
-            steps.append(
-                motion(*rigid(xy_a, xy_b, coupling, mirror=self.mirror), coupling=coupling, objective=objective)
-            )
-        return chained(steps)
+        given = [(*counts_and_places(s), s.obsm.get("rgb")) for s in thin]
+
+        def couple(i: int) -> tuple[Array, float]:
+            (counts_a, xy_a, colour_a), (counts_b, xy_b, colour_b) = given[i : i + 2]
+            return self.couple(counts_a, xy_a, counts_b, xy_b, colour_a, colour_b)
+
+        return chained([xy for _, xy, _ in given], couple, self.steps, mirror=self.mirror)
 
     def couple(
         self,
@@ -108,14 +105,33 @@ class PASTE2(Aligner):
         colour_b: Array | None = None,
     ) -> tuple[Array, float]:
         """Coupling of two sections, of mass ``overlap``, and its objective."""
+        cost, distance_a, distance_b = self._costs(counts_a, xy_a, counts_b, xy_b, colour_a, colour_b)
+
+        def at(mass: float) -> tuple[Array, float]:
+            return partial_coupling(
+                cost, distance_a, distance_b, alpha=self.alpha, mass=mass, iterations=self.iterations
+            )
+
+        return at(self.overlap or overlap_of(lambda mass: at(mass)[0], xy_a, xy_b))
+
+    def _costs(
+        self,
+        counts_a: Array,
+        xy_a: Array,
+        counts_b: Array,
+        xy_b: Array,
+        colour_a: Array | None,
+        colour_b: Array | None,
+    ) -> tuple[Array, Array, Array]:
+        """Dissimilarity of any two spots, and the distances within each section."""
         cost = dissimilarity(counts_a, counts_b, self.dissimilarity)
         if colour_a is not None and colour_b is not None:
             colours = pairwise(colour_a, colour_b)
             cost = 0.5 * cost + 0.5 * colours * (cost.max() / colours.max())
-        distances = [pairwise(xy, xy) for xy in (xy_a, xy_b)]
+        distance_a, distance_b = (pairwise(xy, xy) for xy in (xy_a, xy_b))
         if self.normalise:
-            distances = [in_range(d, float(cost.max())) for d in distances]
-        return partial_coupling(cost, *distances, alpha=self.alpha, mass=self.overlap, iterations=self.iterations)
+            distance_a, distance_b = (in_range(d, float(cost.max())) for d in (distance_a, distance_b))
+        return cost, distance_a, distance_b
 
 
 def in_range(distance: Array, top: float) -> Array:
@@ -189,10 +205,40 @@ def partial_coupling(
     return plan, objective
 
 
+def overlap_of(couple: Callable[[float], Array], xy_a: Array, xy_b: Array) -> float:
+    """Share of the spots that two sections have in common.
+
+    Where half of what is common is coupled, coupled and other spots lie most mixed; that share is doubled.
+
+    Parameters
+    ----------
+    couple
+        Coupling of a given mass.
+    xy_a, xy_b
+        Positions of either section's spots.
+    """
+    scores = []
+    for mass in _MASSES:
+        coupling = couple(mass)
+        scores.append([mixing(xy_a, coupling.sum(1) > 0), mixing(xy_b, coupling.sum(0) > 0)])
+    return float(min(1.0, 2 * min(_MASSES[best] for best in np.argmax(scores, axis=0))))
+
+
+def mixing(xy: Array, coupled: NDArray[np.bool_]) -> float:
+    """How mixed coupled and other spots lie within the hull of the coupled ones."""
+    from scipy.spatial import Delaunay, QhullError
+
+    try:
+        inside = Delaunay(xy[coupled]).find_simplex(xy) >= 0
+    except QhullError:  # fewer than three, or all in one line
+        return 0.0
+    return edge_inconsistency(xy[inside], coupled[inside])
+
+
 def edge_inconsistency(xy: Array, labels: NDArray, k: int = 4) -> float:
     """Share of the edges between nearest neighbours that join different labels."""
     edges = neighbour_edges(xy, k)
-    return float((labels[edges[:, 0]] != labels[edges[:, 1]]).mean())
+    return float((labels[edges[:, 0]] != labels[edges[:, 1]]).mean()) if len(edges) else 0.0
 
 
 def neighbour_edges(xy: Array, k: int = 4) -> NDArray[np.intp]:

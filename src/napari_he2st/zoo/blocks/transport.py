@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -95,9 +95,29 @@ def counts_and_places(section: AnnData) -> tuple[Array, Array]:
     return np.asarray(X, dtype=np.float64), np.asarray(section.obsm["spatial"], dtype=np.float64)
 
 
-def chained(steps: Sequence[Transform]) -> list[Transform]:
-    """From each section into the one before, to each section into the first; the first is the identity."""
+def chained(
+    places: Sequence[Array],
+    couple: Callable[[int], tuple[Array, float]],
+    steps: Callable[[int, str], Iterator[int]],
+    *,
+    mirror: bool,
+) -> list[Transform]:
+    """Each section moved rigidly onto the one before; all into the first one's frame.
+
+    Parameters
+    ----------
+    places
+        Positions of each section's spots.
+    couple
+        Coupling of a section, by its number, with the next one, and the objective.
+    steps
+        Counts the pairs, see :meth:`~napari_he2st.zoo.base.Fitted.steps`.
+    mirror
+        Whether a section may have been turned over.
+    """
     found = [Transform(np.eye(3))]
-    for step in steps:
+    for i in steps(len(places) - 1, "Aligning"):
+        coupling, objective = couple(i)
+        step = motion(*rigid(places[i], places[i + 1], coupling, mirror=mirror), coupling=coupling, objective=objective)
         found.append(Transform(found[-1].matrix @ step.matrix, step.info))
     return found

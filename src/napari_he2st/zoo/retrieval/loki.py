@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
 from napari_he2st.core.types import Transform
-from napari_he2st.zoo.base import Batches
+from napari_he2st.zoo.base import Aligner, Batches
 from napari_he2st.zoo.blocks.bpe import Tokeniser, bytes_tokeniser, clip_tokeniser
 from napari_he2st.zoo.blocks.coca import CaptionDecoder, ImageTower, TextTower
 from napari_he2st.zoo.blocks.components import principal_components
@@ -36,7 +36,7 @@ _CAPTION_WEIGHT = 2.0
 _LOOKS, _STEPS = 3, 1000
 
 
-class Loki(Retrieval):
+class Loki(Retrieval, Aligner):
     """Sentences of the most expressed genes, embedded beside the image by CoCa; expression of all alike spots.
 
     Parameters
@@ -74,7 +74,7 @@ class Loki(Retrieval):
 
     def __init__(
         self,
-        n_genes: int,
+        n_genes: int = 0,
         *,
         dim: int = 768,
         text_depth: int = 12,
@@ -180,6 +180,8 @@ class Loki(Retrieval):
         list of Transform
             ``info`` holds ``moved``, the positions after the drift, and ``objective``, its final variance.
         """
+        if self.pretrained and not self.genes:  # one of a bundle has its weights
+            self._load()
         self.eval()
         with torch.inference_mode():
             looks = [self.embed_images(**self.prepare(tiles=part)).double().cpu().numpy() for part in tiles]
@@ -192,8 +194,11 @@ class Loki(Retrieval):
     def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:
         """Load the published weights where so built, then train."""
         if self.pretrained:
-            load_published(self, "loki", _ADDRESS, hub=self.pretrained if isinstance(self.pretrained, str) else None)
+            self._load()
         yield from super().fit(batches, recipe)
+
+    def _load(self) -> None:
+        load_published(self, "loki", _ADDRESS, hub=self.pretrained if isinstance(self.pretrained, str) else None)
 
 
 def sentence_genes(expression: Tensor, genes: Sequence[str], dropped: Collection[str] = ()) -> Tensor:
