@@ -2,6 +2,10 @@
 
 Run with ``xvfb-run … pytest benchmarks/test_navigation.py -s``. A timer of 5 ms ticks while the camera moves; the
 gaps between its ticks are what a user feels. Drawing is by software here, which a graphics card does in a fraction.
+
+The slide is held against the same camera script over a pyramid of the same shape whose pixels are in memory: what
+remains is what reading, decoding and working ahead cost the window. A picture of four pixels, which shows what the
+bare drawing costs, is printed beside it; it is no yardstick, since napari uploads no new texture for it.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.slides import SPARSE_SIZE, write_sparse
+from benchmarks.slides import SPARSE_SIZE, TILE, write_sparse
 
 from napari_he2st.data.slides import Slide
 
@@ -41,6 +45,25 @@ def gaps_ms(viewer, navigator, qtbot, across_um: float) -> np.ndarray:
     return np.diff(ticks) * 1000
 
 
+class InMemory:
+    """A level that costs nothing to read, in blocks as those of a slide."""
+
+    ndim, dtype = 3, np.dtype(np.uint8)
+
+    def __init__(self, side: int) -> None:
+        self.shape, self.size, self.chunks = (side, side, 3), side * side * 3, (2 * TILE, 2 * TILE, 3)
+
+    def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
+        height, width = (len(range(self.shape[0])[one]) for one in key[:2])
+        return _PIXELS[:height, :width]
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        return self[slice(None), slice(None)]
+
+
+_PIXELS = np.random.default_rng(0).integers(100, 230, (4096, 4096, 3), dtype=np.uint8)
+
+
 def told(what: str, gaps: np.ndarray) -> str:
     median, p95, p99 = np.percentile(gaps, [50, 95, 99])
     return (
@@ -49,7 +72,7 @@ def told(what: str, gaps: np.ndarray) -> str:
 
 
 def test_panning_and_zooming(slide_path: Path, make_napari_viewer, qtbot) -> None:
-    """Against the same camera script over a picture of four pixels, which shows what drawing alone costs."""
+    """Twice in turns, and the calmer of the two counts, since others may share the machine."""
     from napari_he2st.gui.workspace import layers_of
 
     start = time.perf_counter()
@@ -58,13 +81,23 @@ def test_panning_and_zooming(slide_path: Path, make_napari_viewer, qtbot) -> Non
     viewer = make_napari_viewer(show=True)
     layers = layers_of(viewer)
     across_um = SPARSE_SIZE * slide.mpp
-    viewer.add_image(np.full((2, 2, 3), 240, np.uint8), rgb=True, scale=(across_um / 2,) * 2, units=("um", "um"))
+    um = {"rgb": True, "units": ("um", "um")}
+    viewer.add_image(np.full((2, 2, 3), 240, np.uint8), scale=(across_um / 2,) * 2, **um)
     drawing = gaps_ms(viewer, layers.navigator, qtbot, across_um)
     viewer.layers.clear()
+    levels = [InMemory(level.width) for level in slide.levels]
+    memory = viewer.add_image(levels, multiscale=True, scale=(slide.mpp,) * 2, **um)
     layers.session.add_slide(slide)
-    gaps = gaps_ms(viewer, layers.navigator, qtbot, across_um)
+    of_slide = layers.slide_layer(slide.name)
+    rounds: dict[str, list[np.ndarray]] = {"in memory": [], "slide": []}
+    for _ in range(2):
+        for what, shown in (("in memory", memory), ("slide", of_slide)):
+            memory.visible, of_slide.visible = shown is memory, shown is of_slide
+            rounds[what].append(gaps_ms(viewer, layers.navigator, qtbot, across_um))
+    calm = {what: min(gaps, key=lambda one: np.percentile(one, 95)) for what, gaps in rounds.items()}
     print(f"\nopened in {opened:.2f} s, {slide.decoded} tiles decoded")
     print(told("four pixels", drawing))
-    print(told("slide", gaps))
+    for what, gaps in calm.items():
+        print(told(what, gaps))
     slide.close()
-    assert np.percentile(gaps, 95) < 2 * np.percentile(drawing, 95) + 100
+    assert np.percentile(calm["slide"], 95) < 1.5 * np.percentile(calm["in memory"], 95) + 20

@@ -33,7 +33,7 @@ class PlainSlide:
         self.pixels[100:500, 100:700] = (200, 120, 170)
         self.fingerprint = f"{self.name}-{self.size}"
 
-    def pyramid(self) -> list[np.ndarray]:
+    def drawn(self) -> list[np.ndarray]:
         return [self.pixels, self.pixels[::2, ::2], self.pixels[::4, ::4]]
 
     def thumbnail(self, max_px: int) -> np.ndarray:

@@ -40,8 +40,7 @@ _INKS = np.array([(0, 0, 0, 0), (0, 114, 178, 255), (86, 180, 233, 255)], dtype=
 
 def warm_up(slide: Slide) -> Slide:
     """Do off the GUI thread what its layer would otherwise do there: hash it, read its coarsest level."""
-    _ = slide.fingerprint
-    slide.pyramid()[-1].compute()
+    _ = slide.fingerprint, slide.drawn()[-1][...]
     return slide
 
 
@@ -55,7 +54,7 @@ def slide_layer_data(slide: Slide) -> tuple[Any, dict[str, Any], str]:
         "units": UNITS,
         "metadata": {METADATA: {"slide": slide}},
     }
-    return slide.pyramid(), facts, "image"
+    return slide.drawn(), facts, "image"
 
 
 class SlideLayers:
@@ -168,7 +167,7 @@ class SlideLayers:
         self._preview = None
         if slide is not None:
             self._preview = Image(
-                slide.pyramid(), rgb=True, multiscale=True, name=f"{slide.name} (scale unknown)", units=UNITS
+                slide.drawn(), rgb=True, multiscale=True, name=f"{slide.name} (scale unknown)", units=UNITS
             )
             self.viewer.add_layer(self._preview)
             self.viewer.reset_view()
@@ -177,7 +176,7 @@ class SlideLayers:
         """Draw a slide of the session in the colours of ``slide``, such as another stain; None is its own."""
         layer = self._slides.get(name)
         if layer is not None:
-            layer.data = (self.session.slides[name].slide if slide is None else slide).pyramid()
+            layer.data = (self.session.slides[name].slide if slide is None else slide).drawn()
 
     def _slide_removed(self, name: str) -> None:
         for layers in (self._slides, self._masks, self._regions, self._nuclei):

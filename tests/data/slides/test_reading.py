@@ -263,7 +263,7 @@ def test_drawing_twice_decodes_once_and_forgets_within_its_limit(single: Path, m
         np.asarray(level[:256, :256])
         assert slide.decoded == decoded
         np.asarray(level)
-        assert slide._pyramid._cache.bytes <= 100 * 64 * 64 * 3
+        assert slide._drawing.cache.bytes <= 100 * 64 * 64 * 3
 
 
 def test_thumbnail(path: Path, image: np.ndarray) -> None:

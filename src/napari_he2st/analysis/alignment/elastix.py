@@ -82,7 +82,8 @@ def elastix(
 
 
 def _grey(image: NDArray) -> NDArray[np.float32]:
-    return np.asarray(image, dtype=np.float32).mean(axis=2)
+    grey: NDArray[np.float32] = np.asarray(image, dtype=np.float32).mean(axis=2)
+    return grey
 
 
 def _matrix(found: Any) -> NDArray[np.float64]:

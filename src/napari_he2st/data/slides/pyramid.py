@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Hashable
 from typing import NamedTuple
 
 import cv2
@@ -31,17 +32,17 @@ class TileCache:
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes, self.bytes = max_bytes, 0
-        self._tiles: OrderedDict[tuple[int, int, int], Tile] = OrderedDict()
+        self._tiles: OrderedDict[Hashable, Tile] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: tuple[int, int, int]) -> Tile | None:
+    def get(self, key: Hashable) -> Tile | None:
         """The tile, or None if it is not kept."""
         with self._lock:
             if key in self._tiles:
                 self._tiles.move_to_end(key)
             return self._tiles.get(key)
 
-    def put(self, key: tuple[int, int, int], tile: Tile) -> None:
+    def put(self, key: Hashable, tile: Tile) -> None:
         """Keep a tile and forget the least recently used ones above the limit."""
         with self._lock:
             if key in self._tiles:
@@ -79,7 +80,7 @@ class Pyramid:
         if level == self.n_stored:
             return self._halved(level, column, row, out)
         if level > self.n_stored:
-            return self.cached(level, column, row)
+            return self._kept(level, column, row)
         with self._counting:
             self.decoded += 1
         try:
@@ -87,12 +88,12 @@ class Pyramid:
         except TileError:
             return Tile(np.full(self._shape(level), DAMAGED_GREY, dtype=np.uint8), False)
 
-    def cached(self, level: int, column: int, row: int) -> Tile:
-        """One tile, from the cache if it was read lately."""
+    def _kept(self, level: int, column: int, row: int) -> Tile:
+        """One tile of a virtual level, from the cache if it was made lately."""
         key = level, column, row
         tile = self._cache.get(key)
         if tile is None:
-            tile = self._halved(*key) if level >= self.n_stored else self.decode(*key)
+            tile = self._halved(*key)
             self._cache.put(key, tile)
         return tile
 

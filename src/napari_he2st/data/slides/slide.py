@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_he2st.core.errors import SlideError
 from napari_he2st.data.slides.colour import Recolour, to_srgb
+from napari_he2st.data.slides.drawing import Drawing, DrawnLevel
 from napari_he2st.data.slides.fingerprint import fingerprint_of
 from napari_he2st.data.slides.opening import describe, located, open_source, pixel_size_of, slide_name
 from napari_he2st.data.slides.pixel_size import PixelSize, check_mpp, missing_mpp
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
     import dask.array
 
 CACHE_BYTES = 96 * 2**20
-"""Decoded tiles kept for drawing and for virtual levels, per slide."""
+"""Decoded tiles kept for drawing, per slide."""
+
+SHRUNK_BYTES = 32 * 2**20
+"""Tiles kept of levels that the file lacks, per slide."""
 
 MAX_REGION_PX = 16_000
 """Width and height that :meth:`Slide.read` returns at most."""
-
-_BLOCK_PX = 512
-"""Chunks of :meth:`Slide.pyramid` are whole tiles, about this wide: fewer, and still quick to draw."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class Slide:
     ) -> None:
         self.path, self.mpp, self.mpp_source = path, mpp, mpp_source
         self._source, self._recolour, self._of = source, recolour, of
-        self._pyramid: Pyramid = Pyramid(source, CACHE_BYTES) if of is None else of._pyramid
+        self._pyramid: Pyramid = Pyramid(source, SHRUNK_BYTES) if of is None else of._pyramid
+        self._drawing: Drawing = Drawing(self._pyramid, CACHE_BYTES) if of is None else of._drawing
         self.levels = [Level(v.width, v.height, v.downsample) for v in source.levels]
         self._closed = False
 
@@ -138,6 +140,7 @@ class Slide:
         """Release the file; the slide cannot be read any more."""
         self._closed = True
         if self._of is None:
+            self._drawing.close()
             self._source.close()
 
     @property
@@ -251,21 +254,32 @@ class Slide:
         self._check_open()
         return self._stream(points, (px, px), check_mpp(mpp), SAME, exact, batch_size, threads)
 
-    def pyramid(self) -> list[dask.array.Array]:
-        """All levels as dask arrays (height, width, 3), uint8, decoded tile by tile when computed.
+    def drawn(self, *, ahead: bool = True) -> list[DrawnLevel]:
+        """All levels as arrays for a viewer, which reads parts of them by indexing.
 
         Coarser levels than the file has are added until one is at most 1024 pixels wide and high. Damaged
         tiles are grey. Recently decoded tiles are kept, up to a fixed number of bytes.
+
+        Parameters
+        ----------
+        ahead
+            After each part that is read, make its surroundings and the next levels ready in a thread.
         """
+        return [
+            DrawnLevel(self._drawing, number, self.colours, self._in_colours, self._check_open, ahead=ahead)
+            for number in range(len(self._pyramid.levels))
+        ]
+
+    def pyramid(self) -> list[dask.array.Array]:
+        """The levels of :meth:`drawn` as dask arrays (height, width, 3), uint8, decoded when computed."""
         from dask import array
 
         arrays = []
-        for number, level in enumerate(self._pyramid.levels):
-            chunk = [side * max(1, _BLOCK_PX // side) for side in (level.tile_height, level.tile_width)]
+        for number, drawn in enumerate(self.drawn(ahead=False)):
             arrays.append(
                 array.from_array(
-                    _LevelArray(self, number),
-                    chunks=(*chunk, 3),
+                    drawn,
+                    chunks=drawn.chunks,
                     name=f"slide-{self.fingerprint}-{self.colours}-{number}-{id(self)}",
                     asarray=False,
                     fancy=False,
@@ -333,32 +347,3 @@ class Slide:
         same = min(SAME, 0.5 / max(size))  # the far edge must not be off by more than half a pixel
         batch = next(self._stream(centre, size, mpp, same, True, 1, 1))
         return batch.tiles[0], bool(batch.ok[0])
-
-
-class _LevelArray:
-    """One level with just enough of numpy's interface for dask."""
-
-    ndim, dtype = 3, np.dtype(np.uint8)
-
-    def __init__(self, slide: Slide, level: int) -> None:
-        self._slide, self._level = slide, level
-        shape = slide._pyramid.levels[level]
-        self.shape = (shape.height, shape.width, 3)
-
-    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[np.uint8]:
-        self._slide._check_open()
-        pyramid = self._slide._pyramid
-        level = pyramid.levels[self._level]
-        y0, y1, _ = key[0].indices(level.height)
-        x0, x1, _ = key[1].indices(level.width)
-        out = np.full((y1 - y0, x1 - x0, 3), 255, dtype=np.uint8)
-        for row in range(y0 // level.tile_height, -(-y1 // level.tile_height)):
-            for column in range(x0 // level.tile_width, -(-x1 // level.tile_width)):
-                pixels = pyramid.cached(self._level, column, row).pixels
-                if pixels is None:
-                    continue
-                top, left = row * level.tile_height, column * level.tile_width
-                part = pixels[max(y0 - top, 0) : y1 - top, max(x0 - left, 0) : x1 - left]
-                y, x = max(top, y0) - y0, max(left, x0) - x0
-                out[y : y + part.shape[0], x : x + part.shape[1]] = part
-        return self._slide._in_colours(out)[:, :, key[2]]
