@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Expression, Predictor, Slide
+from napari_he2st.zoo.base import Batches, Expression, Predictor, Slide
+from napari_he2st.zoo.blocks.start import start_at_mean
 from napari_he2st.zoo.blocks.vit import Transformer
 from napari_he2st.zoo.inputs import Features, Positions
 from napari_he2st.zoo.recipe import Recipe
@@ -32,6 +35,8 @@ class HisToSGE(Predictor):
         Spots that see each other, about: consecutive ones in the order of the grid.
     tile_px
         Width of the image around a spot.
+    faithful
+        Start training from random weights of the last layer, as published; by default it starts at the mean.
 
     Notes
     -----
@@ -58,8 +63,10 @@ class HisToSGE(Predictor):
         bins: int = 512,
         run: int = 50,
         tile_px: int = 50,
+        faithful: bool = False,
     ) -> None:
         super().__init__()
+        self.faithful = faithful
         self.inputs = {
             "features": Features(encoder=encoder, px=tile_px),
             "grid_xy": Positions(kind="grid", bins=bins),
@@ -91,3 +98,9 @@ class HisToSGE(Predictor):
         n_runs = -(-len(features) // self.run)
         runs = zip(features.tensor_split(n_runs), grid_xy.tensor_split(n_runs), strict=True)
         return torch.cat([self(some[None], there[None])[1][0] for some, there in runs])
+
+    def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:
+        """Train, from the mean on."""
+        if not self.faithful:
+            start_at_mean(batches, self.gene_head[-1])
+        yield from super().fit(batches, recipe)
