@@ -11,7 +11,19 @@ from typer.core import TyperCommand
 
 from napari_he2st.cli import console
 from napari_he2st.cli.inputs import open_section, open_slide, read_given, warn_of_misfit
-from napari_he2st.cli.options import Cells, Device, Force, Mpp, Nuclei, Output, Seed, examples, read_genes, read_pairs
+from napari_he2st.cli.options import (
+    Cells,
+    Device,
+    Force,
+    Mpp,
+    Nuclei,
+    Output,
+    Seed,
+    Stain,
+    examples,
+    read_genes,
+    read_pairs,
+)
 
 app = typer.Typer()
 
@@ -92,6 +104,9 @@ def train(
     notes: Annotated[str, typer.Option("--notes", help="What it must not be used for; goes into its card.")] = "",
     nuclei: Nuclei = None,
     cells: Cells = None,
+    stain: Annotated[
+        Stain | None, typer.Option("--stain", help="Normalise the stain of every slide, here and in predictions.")
+    ] = None,
     mpp: Mpp = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -137,6 +152,7 @@ def train(
             seed=seed,
             device=device,
             given=given,
+            stain=stain,
             control=bar,
         )
         bundle.save(output, force=force, model_card=model_card(bundle))

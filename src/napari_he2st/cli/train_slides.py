@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from napari_he2st.cli import console
-from napari_he2st.cli.options import Device, Force, Mpp, Output, Seed, examples, read_pairs
+from napari_he2st.cli.options import Device, Force, Mpp, Output, Seed, Stain, examples, read_pairs
 
 app = typer.Typer()
 
@@ -47,6 +47,9 @@ def train_slides(
     species: Annotated[list[str] | None, typer.Option("--species", help="Of the training data; repeatable.")] = None,
     licence: Annotated[str, typer.Option("--licence", help="Of the bundle.")] = "",
     notes: Annotated[str, typer.Option("--notes", help="What it must not be used for; goes into its card.")] = "",
+    stain: Annotated[
+        Stain | None, typer.Option("--stain", help="Normalise the stain of every slide, here and in predictions.")
+    ] = None,
     mpp: Mpp = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -77,6 +80,7 @@ def train_slides(
             seed=seed,
             device=device,
             about=about,
+            stain=stain,
             control=bar,
         )
     bundle.save(output, force=force)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from napari_he2st.core import keys
 from napari_he2st.core.geometry import bounds_of, inside_polygon
 from napari_he2st.core.paths import cache_folder
 from napari_he2st.core.types import Chunk, Grid, Region
@@ -63,7 +64,7 @@ class Run:
         from napari_he2st.engine.predict import predict
 
         options: dict[str, Any] = {"device": self.device, "order": self.order, "store": self.store}
-        yield from predict(self.bundle, self._slide, self.grid, control=control, **options)
+        yield from predict(self.bundle, self._slide, self.grid, stain=keys.AS_STORED, control=control, **options)
 
     def cost(self) -> Estimate:
         """What it will take, from a probe of a few tiles."""
@@ -92,13 +93,14 @@ class Fit:
         Size of the panel, chosen by the system's own rule.
     epochs
         None for the published number.
-    device
+    device, stain
         As for training.
     """
 
     n_genes: int
     epochs: int | None = None
     device: str = "auto"
+    stain: str | None = None
 
 
 def stained(slide: Slide, method: str | None) -> Slide:
@@ -140,7 +142,7 @@ def fit_to_slide(
 
     card, cls = card_of(slug), cast("type[Predictor]", system(slug))
     rule = (getattr(cls.targets["expression"], "panel", None) or "hvg:1000").partition(":")[0]
-    name = f"{slug}-{slide.fingerprint[:8]}"
+    name = f"{slug}-{slide.fingerprint[:8]}{f'-{fit.stain}' if fit.stain else ''}"
     bundle = train(
         slug,
         [Section(slide.name, measured, Path(slide.path), "session")],
@@ -148,6 +150,7 @@ def fit_to_slide(
         panel=f"{rule}:{fit.n_genes}",
         epochs=fit.epochs,
         device=fit.device,
+        stain=fit.stain,
         about=About(name=name, title=f"{card.title} fitted to {slide.name}"),
         control=control,
     )
@@ -178,11 +181,11 @@ def sees_bag(bundle: Bundle) -> bool:
     return sees_bag(bundle.members[0])
 
 
-def whole_slide(bundle: Bundle, slide: Slide, device: str, *, control: Control) -> AnnData:
+def whole_slide(bundle: Bundle, slide: Slide, device: str, stain: str | None, *, control: Control) -> AnnData:
     """Result of a predictor that sees a slide as a whole."""
     from napari_he2st.engine.slide_level import predict_bag
 
-    return predict_bag(bundle, slide, device=device, control=control)
+    return predict_bag(bundle, slide, device=device, stain=stain or keys.AS_STORED, control=control)
 
 
 def store_folder(bundle: Bundle, slide: Slide, pitch_um: float, stain: str | None = None) -> Path:

@@ -63,7 +63,7 @@ class PredictDock(Dock):
         self.predictor.chosen.connect(self._model_chosen)
         self.predictor.opened.connect(self.load)
         self.body.addWidget(self.predictor)
-        self.fit = FitBox(self, self._measured, self._loaded)
+        self.fit = FitBox(self, self._measured, self._loaded, lambda: self.stain.chosen)
         self.body.addWidget(self.fit)
         self.body.addWidget(self._slide_box())
         self.body.addWidget(self._area_box())
@@ -204,6 +204,7 @@ class PredictDock(Dock):
         if bundle is not None:
             self.predictor.show_card(self.predictor.row_of(bundle.id), bundle.manifest)
             self.pitch.setValue(bundle.manifest.pitch_um)
+            self.stain.choose(bundle.manifest.stain or None)
         self._show_doubts()
         self._changed()
 
@@ -361,12 +362,12 @@ class PredictDock(Dock):
         seconds = self._cost.seconds / max(self._cost.tiles, 1) * len(grid)
         return f"{len(grid):,} tiles, about {duration(seconds)}, {size} in memory (and on disk, if kept)"
 
-    def _live_ready(self) -> tuple[Bundle, SlideItem, float, str] | None:
+    def _live_ready(self) -> tuple[Bundle, SlideItem, float, str, str | None] | None:
         """What predicts live: once the model has run on this slide, and while no other run goes on."""
         item = self.session.current_slide
         if item is None or self._bundle is None or self._cost is None or self.predicting:
             return None
-        return self._bundle, item, self.pitch.value(), self.device.currentText()
+        return self._bundle, item, self.pitch.value(), self.device.currentText(), self.stain.chosen
 
     # --- the run
 
@@ -381,7 +382,9 @@ class PredictDock(Dock):
         if item is None or bundle is None or grid is None or self.predicting:
             return
         if prediction.sees_bag(bundle):
-            self._run = self.slide_result.predict(bundle, item, self.device.currentText(), self._doubts())
+            self._run = self.slide_result.predict(
+                bundle, item, self.device.currentText(), self.stain.chosen, self._doubts()
+            )
             self._show_state()
             return
         from napari_he2st.engine.results import result_facts

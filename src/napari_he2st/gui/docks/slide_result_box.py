@@ -45,7 +45,7 @@ class SlideResultBox(QGroupBox):
         dock.listen(dock.session.result_finished, self._completed)
         self.hide()
 
-    def predict(self, bundle: Bundle, item: SlideItem, device: str, warnings: list[str]) -> Task:
+    def predict(self, bundle: Bundle, item: SlideItem, device: str, stain: str | None, warnings: list[str]) -> Task:
         """Read the slide's tiles and predict it; the map becomes a result of the session."""
         control = Control()
         return self._dock.run(
@@ -53,6 +53,7 @@ class SlideResultBox(QGroupBox):
             bundle,
             item.slide,
             device,
+            stain,
             name=f"Predicting {item.name}",
             control=control,
             on_done=lambda adata: self._predicted(bundle, item.name, adata, warnings),
