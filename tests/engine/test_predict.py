@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,12 @@ from napari_he2st.core.progress import Cancelled, Control
 from napari_he2st.core.schema import check_expression, facts_of
 from napari_he2st.core.types import Region
 from napari_he2st.data.slides.grid import square_grid
+from napari_he2st.data.slides.tissue import tissue_mask
 from napari_he2st.engine.estimate import estimate
+from napari_he2st.engine.live import LiveMap
 from napari_he2st.engine.predict import predict, predict_slide
 from napari_he2st.engine.store import read_store
+from napari_he2st.zoo.bundle import Bundle
 from napari_he2st.zoo.inputs import Positions
 
 
@@ -183,3 +187,33 @@ def test_a_finer_grid_shares_the_positions_of_the_trained_one(predictors, bundle
     bundle.members[0].inputs = {"position": Positions(kind="lattice")}
     values = collect(predict(bundle, slide, fine), len(fine))
     np.testing.assert_array_equal(values[:, :2], expected)  # its own
+
+
+def test_a_bundle_trained_on_a_normalised_stain_gets_it_everywhere(predictors, bundle_of, slide, grid) -> None:
+    """In predictions of any kind and live, once and not twice, unless another stain is asked for."""
+    plain = bundle_of(predictors.Colour)
+    trained = Bundle(plain.members, replace(plain.manifest, stain="macenko"))
+    expected = collect(predict(plain, slide, grid, stain="macenko"), len(grid))
+    unchanged = collect(predict(plain, slide, grid), len(grid))
+    np.testing.assert_array_equal(collect(predict(trained, slide, grid), len(grid)), expected)
+    np.testing.assert_array_equal(predict_slide(trained, slide, grid=grid).X, expected)
+    assert facts_of(predict_slide(trained, slide, grid=grid))["colours"] == "macenko"
+    np.testing.assert_array_equal(collect(predict(trained, slide, grid, stain="as-stored"), len(grid)), unchanged)
+    whole = Region.box(0, 0, *slide.size)
+    for stain, values in ((None, expected), ("as-stored", unchanged)):
+        live = LiveMap(trained, slide, grid, stain)
+        seen = np.full_like(values, np.nan)
+        for chunk in live.look(whole):
+            seen[chunk.index] = chunk.mean
+        np.testing.assert_allclose(seen, values, atol=1e-6)
+
+
+def test_how_the_tissue_was_found_is_remembered(predictors, bundle_of, slide, tmp_path: Path) -> None:
+    adata = predict_slide(bundle_of(predictors.Colour), slide, store=tmp_path / "run")
+    tissue = facts_of(adata)["tissue"]
+    assert tissue["method"] == "texture and stain"
+    assert tissue["close_um"] == 60.0
+    assert 0 < tissue["fraction"] <= 1
+    assert read_store(tmp_path / "run")[0].tissue == tissue
+    again = tissue_mask(slide, **{name: tissue[name] for name in ("threshold", "min_area_um2", "close_um")})
+    assert again.fraction == tissue["fraction"]

@@ -16,6 +16,7 @@ from napari_he2st.core.schema import provenance
 from napari_he2st.core.types import Grid, Region
 from napari_he2st.data.slides import Slide
 from napari_he2st.data.slides.grid import square_grid
+from napari_he2st.data.slides.stain import normalised
 from napari_he2st.data.truth import Section
 from napari_he2st.engine.predict import predict
 from napari_he2st.engine.train import train
@@ -82,3 +83,18 @@ def test_a_bank_holds_the_training_spots_and_predicts_held_out_ones(learn, slide
     bank = bundle.members[0].extras["reference"]
     assert bank["expression"].shape == (len(grid), 3)
     np.testing.assert_allclose(bundle.manifest.scores["pcc"], 1.0, atol=1e-3)
+
+
+def test_a_stain_is_learned_in_and_kept_by_the_bundle(learn, slide) -> None:
+    """What is learned on normalised slides is right only where the slide predicted on is normalised too."""
+    grid = square_grid(slide, 2.0, spot_um=2.0, region=Region.box(240, 180, 90, 80))
+    other = normalised(slide, "macenko")
+    bundle = learn(predictors.DenseColour, other, grid, stain="macenko")
+    assert bundle.manifest.stain == "macenko"
+    np.testing.assert_allclose(bundle.members[0].bias.detach(), SHIFT, atol=0.01)
+    np.testing.assert_allclose(bundle.manifest.scores["pcc"], 1.0, atol=1e-3)
+    wanted, seen = (
+        np.concatenate([chunk.mean for chunk in predict(one, on, grid)])
+        for one, on in ((bundle_of(predictors.DenseColour), other), (bundle, slide))
+    )
+    np.testing.assert_allclose(seen, wanted + SHIFT, atol=0.02)

@@ -17,7 +17,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace the output if it e
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, openvino, cuda, cuda:1 or mps.")]
 Seed = Annotated[int, typer.Option("--seed", help="Fixes every random choice.")]
-Stain = Literal["macenko", "reinhard"]
+Stain = Literal["macenko", "reinhard", "as-stored"]
 Mpp = Annotated[
     float | None, typer.Option("--mpp", help="Micrometres per pixel at full resolution, if the file does not say.")
 ]

@@ -83,7 +83,7 @@ def predict(
         Path | None, typer.Option("--genes", help="Keep only these genes: a file with one per line.")
     ] = None,
     stain: Annotated[
-        Stain | None, typer.Option("--stain", help="Normalise the slide's stain before predicting.")
+        Stain | None, typer.Option("--stain", help="Normalise the slide's stain first; by default as it was trained.")
     ] = None,
     store: Annotated[
         Path | None, typer.Option("--store", help="Folder that keeps the run, so that it can go on after a stop.")

@@ -27,6 +27,7 @@ from napari_he2st.cli.options import (
     Output,
     Seed,
     Species,
+    Stain,
     Title,
     Variant,
     examples,
@@ -105,6 +106,9 @@ def train(
     notes: Notes = "",
     nuclei: Nuclei = None,
     cells: Cells = None,
+    stain: Annotated[
+        Stain | None, typer.Option("--stain", help="Normalise the stain of every slide, here and in predictions.")
+    ] = None,
     mpp: Mpp = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -150,6 +154,7 @@ def train(
             seed=seed,
             device=device,
             given=given,
+            stain=stain,
             control=bar,
         )
         bundle.save(output, force=force, model_card=model_card(bundle))

@@ -22,6 +22,7 @@ from napari_he2st.cli.options import (
     Output,
     Seed,
     Species,
+    Stain,
     Title,
     Variant,
     examples,
@@ -59,6 +60,9 @@ def train_slides(
     species: Species = None,
     licence: Licence = "",
     notes: Notes = "",
+    stain: Annotated[
+        Stain | None, typer.Option("--stain", help="Normalise the stain of every slide, here and in predictions.")
+    ] = None,
     mpp: Mpp = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -89,6 +93,7 @@ def train_slides(
             seed=seed,
             device=device,
             about=about,
+            stain=stain,
             control=bar,
         )
     bundle.save(output, force=force)

@@ -38,5 +38,8 @@ DOMAIN = "domain"
 HELD_OUT_PCC = "held_out_pcc"
 """``var[HELD_OUT_PCC]``: Pearson correlation on sections the predictor had not seen."""
 
+AS_STORED = "as-stored"
+"""Name of no stain normalisation, where leaving the method out means that of the predictor's training."""
+
 RESEARCH_USE = "Predicted from H&E. For research use only; not for diagnosis."
 """Said on every prediction, export and report."""

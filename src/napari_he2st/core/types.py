@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -37,6 +38,9 @@ class Grid:
         bool, shape (n,).
     names
         Names of the spots, or None (their number is their name).
+    tissue
+        How the tissue was found on which the spots were laid: method, parameters, share of the slide. Empty where
+        no mask was used.
     """
 
     xy: NDArray[np.float64]
@@ -48,6 +52,7 @@ class Grid:
     shape: tuple[int, int]
     in_tissue: NDArray[np.bool_]
     names: tuple[str, ...] | None = None
+    tissue: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.xy)

@@ -19,6 +19,7 @@ from napari_he2st.engine.features import Scene
 from napari_he2st.engine.inputs import Supply
 from napari_he2st.engine.predict import tissue_grid
 from napari_he2st.engine.results import to_adata
+from napari_he2st.engine.run import in_its_stain
 from napari_he2st.engine.training_data import TrainingSection, expression_target
 from napari_he2st.engine.windows import windows
 from napari_he2st.zoo.base import Expression, Predictor
@@ -97,10 +98,11 @@ def impute(
     control, where = control or Control(), choose_device(device)
     model = cast("Predictor", member).to(where).eval()
     grid = tissue_grid(bundle, slide) if grid is None else grid
+    slide = in_its_stain(bundle, slide, None)
     unit_um = bundle.manifest.pitch_um
     prepared, expression, places = [], [], []
     for i, section in enumerate(measured):
-        opened = TrainingSection.open(section)
+        opened = TrainingSection.open(section, stain=bundle.manifest.stain)
         try:
             expression.append(_expression_of(opened, bundle, model).to(where))
             scene = Scene(opened.slide, opened.grid, bundle.manifest.mpp, where, unit_um)

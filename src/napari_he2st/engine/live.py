@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_he2st.core import keys
 from napari_he2st.core.errors import ModelError
 from napari_he2st.core.geometry import bounds_of, inside_box
 from napari_he2st.core.progress import Control
 from napari_he2st.core.types import Chunk, Grid, Region
 from napari_he2st.data.slides.grid import square_grid
 from napari_he2st.engine.predict import predict
-from napari_he2st.engine.run import is_dense, sees_a_slide
+from napari_he2st.engine.run import in_its_stain, is_dense, sees_a_slide
 from napari_he2st.zoo.base import Spots
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class LiveMap:
         What predicts where.
     grid
         A square lattice over all tissue.
+    stain
+        As for :func:`~napari_he2st.engine.predict.predict`.
     known
         Spots whose own value is there, bool, shape (spots,).
     """
@@ -52,11 +55,13 @@ class LiveMap:
     bundle: Bundle
     slide: Slide
     grid: Grid
+    stain: str | None = None
     known: NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
         if sees_a_slide(self.bundle.members[0]):
             raise ModelError("This predictor says one thing of a whole slide; there is no map of it to look at")
+        self._coloured = in_its_stain(self.bundle, self.slide, self.stain)
         self.known = np.zeros(len(self.grid), dtype=bool)
         block = self.grid.index // COARSE
         _, self._block = np.unique(block, axis=0, return_inverse=True)
@@ -69,7 +74,14 @@ class LiveMap:
         self._coarse = np.zeros(len(self._speaker), dtype=bool)
 
     @classmethod
-    def over(cls, bundle: Bundle, slide: Slide, mask: TissueMask, pitch_um: float | None = None) -> LiveMap:
+    def over(
+        cls,
+        bundle: Bundle,
+        slide: Slide,
+        mask: TissueMask,
+        pitch_um: float | None = None,
+        stain: str | None = None,
+    ) -> LiveMap:
         """A map of all tissue, at the predictor's or the given pitch, or twice that and so on until it fits memory."""
         pitch_um = pitch_um or bundle.manifest.pitch_um
         grid = square_grid(slide, pitch_um, mask=mask)
@@ -78,7 +90,7 @@ class LiveMap:
             grid = square_grid(slide, pitch_um, mask=mask)
         if not len(grid):
             raise ModelError("No tissue was found on the slide", where=slide.name, todo="Check the tissue mask")
-        return cls(bundle, slide, grid)
+        return cls(bundle, slide, grid, stain)
 
     @property
     def view_only(self) -> bool:
@@ -104,11 +116,11 @@ class LiveMap:
         box = bounds_of(view.polygon)
         inside = inside_box(self.grid.xy, box)
         middle = np.array([box[0] + box[2] / 2, box[1] + box[3] / 2])
-        options: dict[str, Any] = {"device": device, "control": control}
+        options: dict[str, Any] = {"device": device, "control": control, "stain": keys.AS_STORED}
         if self.view_only:
             rows = np.flatnonzero(inside)
             if len(rows):
-                for chunk in predict(self.bundle, self.slide, self.grid.take(rows), **options):
+                for chunk in predict(self.bundle, self._coloured, self.grid.take(rows), **options):
                     yield Chunk(chunk.output, rows[chunk.index], chunk.mean, chunk.std)
             return
         if isinstance(self.bundle.members[0].unit, Spots):
@@ -139,7 +151,7 @@ class LiveMap:
         """Predict some rows, a few at first."""
         for size, part in ((_FIRST, rows[:_FIRST]), (_BATCH, rows[_FIRST:])):
             if len(part):
-                for chunk in predict(self.bundle, self.slide, self.grid.take(part), batch_size=size, **options):
+                for chunk in predict(self.bundle, self._coloured, self.grid.take(part), batch_size=size, **options):
                     yield Chunk(chunk.output, part[chunk.index], chunk.mean, chunk.std)
 
     def _outwards(self, rows: NDArray[np.intp], middle: NDArray[np.float64]) -> NDArray[np.intp]:

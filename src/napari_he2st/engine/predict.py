@@ -16,13 +16,12 @@ from napari_he2st.core.geometry import inside_polygon
 from napari_he2st.core.progress import Control
 from napari_he2st.core.types import Chunk, Grid, Region
 from napari_he2st.data.slides.grid import square_grid
-from napari_he2st.data.slides.stain import normalised
 from napari_he2st.data.slides.tissue import tissue_mask
 from napari_he2st.engine.device import OPENVINO, choose_device, device_name
 from napari_he2st.engine.features import NOTHING_GIVEN, Given
 from napari_he2st.engine.probe import best_batch_size
 from napari_he2st.engine.results import to_adata
-from napari_he2st.engine.run import Runner, Settings, describe_given, predicts_cells, sees_a_slide
+from napari_he2st.engine.run import Runner, Settings, describe_given, in_its_stain, predicts_cells, sees_a_slide
 from napari_he2st.engine.sampling import draws_of
 from napari_he2st.engine.slide_level import predict_bag, sees_bag
 from napari_he2st.engine.store import Store
@@ -88,7 +87,8 @@ def predict(
     given
         What some predictors need beside the slide: measured spots, single cells, nuclei.
     stain
-        Normalise the slide's stain first: ``"macenko"`` or ``"reinhard"``.
+        Normalise the slide's stain first: ``"macenko"``, ``"reinhard"`` or ``"as-stored"``; by default as the bundle
+        was trained.
     control
         Progress, pause and cancel, from another thread.
 
@@ -109,7 +109,7 @@ def predict(
     bundle = load(bundle) if isinstance(bundle, str | Path) else bundle
     if sees_bag(bundle.members[0]):
         raise ModelError("This predictor gives one result for a slide", where=bundle.id, todo="Call predict_slide")
-    slide = normalised(slide, stain)
+    slide = in_its_stain(bundle, slide, stain)
     control = control or Control()
     where = choose_device(device)
     columns = gene_columns(bundle, genes)
@@ -199,7 +199,7 @@ def predict_slide(
     grid = tissue_grid(bundle, slide, pitch_um, given) if grid is None else grid
     if region is not None:
         grid = grid.take(np.flatnonzero(inside_polygon(grid.xy, region.polygon)))
-    slide = normalised(slide, stain)
+    slide, run["stain"] = in_its_stain(bundle, slide, stain), keys.AS_STORED
     kept = [bundle.genes[i] for i in gene_columns(bundle, genes)]
     values = np.full((len(grid), len(kept)), np.nan, dtype=np.float32)
     spread = None

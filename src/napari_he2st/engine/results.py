@@ -87,6 +87,7 @@ def to_adata(
         slide_fingerprint=slide.fingerprint,
         mpp_source=slide.mpp_source,
         colours=slide.colours,
+        **({"tissue": dict(grid.tissue)} if grid.tissue else {}),
         training_slides=[
             str(section["fingerprint"]) for section in bundle.manifest.training if section.get("fingerprint")
         ],

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from napari_he2st.core.errors import ModelError
 from napari_he2st.core.types import Chunk, Grid
+from napari_he2st.data.slides.stain import normalised
 from napari_he2st.engine.device import Halving, auto_workers, device_errors, placed
 from napari_he2st.engine.features import NOTHING_GIVEN, Given, Scene
 from napari_he2st.engine.inputs import Supply
@@ -54,6 +55,11 @@ class Settings:
     options: Mapping[str, Any] | None = None
     given: Given = NOTHING_GIVEN
     compiled: bool = False
+
+
+def in_its_stain(bundle: Bundle, slide: Slide, stain: str | None) -> Slide:
+    """The slide in the colours that a bundle gets: ``stain``, or what it was trained on where that is None."""
+    return normalised(slide, bundle.manifest.stain if stain is None else stain)
 
 
 def is_dense(model: Predictor) -> bool:

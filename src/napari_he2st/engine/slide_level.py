@@ -16,12 +16,12 @@ from napari_he2st.core.errors import ModelError
 from napari_he2st.core.noise import Noise
 from napari_he2st.core.progress import Control
 from napari_he2st.data.slides.grid import square_grid
-from napari_he2st.data.slides.stain import normalised
 from napari_he2st.data.slides.tissue import tissue_mask
 from napari_he2st.engine.device import choose_device
 from napari_he2st.engine.features import Scene
 from napari_he2st.engine.inputs import Supply
 from napari_he2st.engine.results import to_adata
+from napari_he2st.engine.run import in_its_stain
 from napari_he2st.engine.sampling import draws_of
 from napari_he2st.zoo.base import Predictor
 from napari_he2st.zoo.catalogue import load
@@ -70,7 +70,7 @@ def predict_bag(
     bundle = load(bundle) if isinstance(bundle, str | Path) else bundle
     control = control or Control()
     where = choose_device(device)
-    slide = normalised(slide, stain)
+    slide = in_its_stain(bundle, slide, stain)
     model = bundle.members[0]
     spec = bag_spec(model)
     grid = bag_grid(slide, spec, bundle.manifest.mpp)

@@ -329,6 +329,7 @@ def _create(folder: Path, grid: Grid, manifest: dict[str, Any]) -> None:
         "spot_um": grid.spot_um,
         "mpp": grid.mpp,
         "shape": list(grid.shape),
+        "tissue": dict(grid.tissue),
     }
     _write_manifest(folder, manifest)
 

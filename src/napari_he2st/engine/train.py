@@ -57,6 +57,7 @@ def train(
     device: str = "auto",
     about: About = About(),  # noqa: B008 - frozen
     given: Given = NOTHING_GIVEN,
+    stain: str | None = None,
     control: Control | None = None,
 ) -> Bundle:
     """Train a system and return its bundle, with scores on sections it had not seen.
@@ -87,6 +88,9 @@ def train(
         What the bundle says of itself.
     given
         What some systems need beside the sections: single cells, or nuclei where there is a single section.
+    stain
+        Normalise the stain of every slide: ``"macenko"`` or ``"reinhard"``. The bundle does so with the slides on
+        which it predicts.
     control
         Progress and cancel, from another thread.
 
@@ -113,7 +117,7 @@ def train(
     with ExitStack() as stack:
 
         def open_all(some: Sequence[Section]) -> list[TrainingSection]:
-            found = [TrainingSection.open(section, given) for section in some]
+            found = [TrainingSection.open(section, given, stain) for section in some]
             for section in found:
                 stack.callback(section.slide.close)
             return found
@@ -150,6 +154,7 @@ def train(
             arguments=fit.all_arguments(),
             mpp=fit.mpp,
             history=fit.history,
+            stain=stain,
         )
 
 

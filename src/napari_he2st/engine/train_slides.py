@@ -14,10 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from napari_he2st.core import keys
 from napari_he2st.core.errors import ModelError, TruthError
 from napari_he2st.core.noise import Noise
 from napari_he2st.core.progress import Control
 from napari_he2st.data.slides import Slide
+from napari_he2st.data.slides.stain import normalised
 from napari_he2st.engine.device import choose_device
 from napari_he2st.engine.slide_level import MAP, bag_spec, resolve_bag
 from napari_he2st.engine.trained import About
@@ -91,6 +93,7 @@ def train_slides(
     seed: int = 0,
     device: str = "auto",
     about: About = About(),  # noqa: B008 - frozen
+    stain: str | None = None,
     control: Control | None = None,
 ) -> Bundle:
     """Train a slide-level system, with scores on patients it had not seen.
@@ -110,7 +113,7 @@ def train_slides(
         Constructor arguments, and fields of the recipe, that depart from the published ones.
     mpp
         Pixel size of slides that do not state theirs.
-    seed, device, about, control
+    seed, device, about, stain, control
         As for :func:`~napari_he2st.engine.train.train`.
 
     Raises
@@ -127,7 +130,7 @@ def train_slides(
         raise ModelError("This system does not predict slides as a whole", where=name, todo="See he2st models")
     goal = _Goal.of(cls, table, labels)
     cohort = _Cohort(cls, {**goal.arguments(cls), **(arguments or {})}, goal, dict(recipe or {}), seed, where, control)
-    cohort.read(table, mpp)
+    cohort.read(table, mpp, stain)
     groups = _groups(table.patients, folds, seed)
     scored = np.full((len(table.slides), len(goal.names)), np.nan)
     for held in groups:
@@ -135,7 +138,7 @@ def train_slides(
         for row in np.flatnonzero(held):
             scored[row] = cohort.predict(model, int(row))
     model, history = cohort.fit(np.arange(len(table.slides)))
-    return _bundle(name, model, cohort, table, goal, scored if len(groups) else None, history, about)
+    return _bundle(name, model, cohort, table, goal, scored if len(groups) else None, history, about, stain)
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,7 @@ class _Cohort:
     control: Control
     mpp: float = 0.5
 
-    def read(self, table: SlideTable, mpp: float | None) -> None:
+    def read(self, table: SlideTable, mpp: float | None, stain: str | None) -> None:
         """Encode the tiles of every slide."""
         model = self._new_model()
         self.bags: list[tuple[Tensor, Tensor]] = []
@@ -199,7 +202,7 @@ class _Cohort:
         stated = bag_spec(model).mpp
         self.control.start(len(table.slides), "Reading slides")
         for path in table.slides:
-            with Slide.open(path, mpp=mpp) as slide:
+            with normalised(Slide.open(path, mpp=mpp), stain) as slide:
                 self.mpp = float(stated) if isinstance(stated, int | float) else slide.mpp
                 features, centres = resolve_bag(model, slide, self.mpp, self.device)
                 self.bags.append((features.cpu(), centres.cpu()))
@@ -313,6 +316,7 @@ def _bundle(
     scored: NDArray[np.float64] | None,
     history: list[dict[str, float]],
     about: About,
+    stain: str | None,
 ) -> Bundle:
     spec = bag_spec(model)
     parameters = {k: v for k, v in inspect.signature(cohort.cls.__init__).parameters.items() if k != "self"}
@@ -328,6 +332,7 @@ def _bundle(
         tile_px=spec.px,
         mpp=cohort.mpp,
         pitch_um=spec.px * cohort.mpp,
+        stain="" if stain is None else stain.removeprefix(keys.AS_STORED),
         encoder=(spec.encoder,),
         organs=about.organs,
         species=about.species,

@@ -116,6 +116,7 @@ def trained_bundle(
     arguments: Mapping[str, Any],
     mpp: float,
     history: Sequence[Mapping[str, Any]],
+    stain: str | None = None,
 ) -> Bundle:
     """The bundle of a training run, with its provenance and honest scores.
 
@@ -133,6 +134,8 @@ def trained_bundle(
         Constructor arguments, and pixel size of its tiles.
     history
         Records of the last fit.
+    stain
+        How the stain of the slides was normalised, or None.
     """
     model, genes = members[0], members[0].genes
     adata = sections[0].adata
@@ -160,6 +163,7 @@ def trained_bundle(
         tile_px=tile_px_of(model),
         mpp=mpp,
         pitch_um=getattr(model.unit, "pitch_um", sections[0].grid.pitch_um),
+        stain="" if stain is None else stain.removeprefix(keys.AS_STORED),
         encoder=encoders_of(model),
         training=tuple(
             {

@@ -17,6 +17,7 @@ from napari_he2st.core.progress import Control
 from napari_he2st.core.schema import grid_of
 from napari_he2st.core.types import Grid
 from napari_he2st.data.slides import Slide
+from napari_he2st.data.slides.stain import normalised
 from napari_he2st.engine.features import ENCODED, NOTHING_GIVEN, Given, Scene
 from napari_he2st.engine.inputs import Supply
 from napari_he2st.engine.regions import Geometry, Layout
@@ -54,8 +55,8 @@ class TrainingSection:
     given: Given = NOTHING_GIVEN
 
     @classmethod
-    def open(cls, section: Section, given: Given = NOTHING_GIVEN) -> TrainingSection:
-        """Open the slide of a section.
+    def open(cls, section: Section, given: Given = NOTHING_GIVEN, stain: str | None = None) -> TrainingSection:
+        """Open the slide of a section, its stain normalised if a method is named.
 
         Raises
         ------
@@ -67,7 +68,7 @@ class TrainingSection:
         if keys.COUNTS not in section.adata.layers:
             raise TruthError("The section has no raw counts", where=section.name, todo="Give it layers['counts']")
         grid = grid_of(section.adata)
-        slide = Slide.open(section.slide_path, mpp=grid.mpp)
+        slide = normalised(Slide.open(section.slide_path, mpp=grid.mpp), stain)
         return cls(section.name, section.patient or section.name, section.adata, slide, grid, given)
 
     def counts(self, genes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
+from napari_he2st.core import keys
 from napari_he2st.core.geometry import bounds_of, inside_polygon
 from napari_he2st.core.paths import cache_folder
 from napari_he2st.core.types import Chunk, Grid, Nuclei, Region
@@ -86,6 +87,7 @@ class Run:
         from napari_he2st.engine.predict import predict
 
         how: dict[str, Any] = {"device": self.device, "order": self.order, "store": self.store, "given": self._given}
+        how["stain"] = keys.AS_STORED  # the slide has its colours already
         yield from predict(self.bundle, self._slide, self.grid, control=control, **how, **self.sampling)
 
     def cost(self) -> Estimate:
@@ -115,13 +117,14 @@ class Fit:
         Size of the panel, chosen by the system's own rule.
     epochs
         None for the published number.
-    device
+    device, stain
         As for training.
     """
 
     n_genes: int
     epochs: int | None = None
     device: str = "auto"
+    stain: str | None = None
 
 
 def stained(slide: Slide, method: str | None) -> Slide:
@@ -163,7 +166,7 @@ def fit_to_slide(
 
     card, cls = card_of(slug), cast("type[Predictor]", system(slug))
     rule = (getattr(cls.targets["expression"], "panel", None) or "hvg:1000").partition(":")[0]
-    name = f"{slug}-{slide.fingerprint[:8]}"
+    name = f"{slug}-{slide.fingerprint[:8]}{f'-{fit.stain}' if fit.stain else ''}"
     bundle = train(
         slug,
         [Section(slide.name, measured, Path(slide.path), "session")],
@@ -171,6 +174,7 @@ def fit_to_slide(
         panel=f"{rule}:{fit.n_genes}",
         epochs=fit.epochs,
         device=fit.device,
+        stain=fit.stain,
         about=About(name=name, title=f"{card.title} fitted to {slide.name}"),
         control=control,
     )
@@ -213,7 +217,7 @@ def whole_slide(bundle: Bundle, slide: Slide, device: str, stain: str | None, *,
     """Result of a predictor that sees a slide as a whole."""
     from napari_he2st.engine.slide_level import predict_bag
 
-    return predict_bag(bundle, slide, device=device, stain=stain, control=control)
+    return predict_bag(bundle, slide, device=device, stain=stain or keys.AS_STORED, control=control)
 
 
 def store_folder(

@@ -50,6 +50,9 @@ class Manifest:
         Tile width in pixels and micrometres per pixel that it was trained at.
     pitch_um
         Distance of neighbouring spots it was trained at, and predicts at by default.
+    stain
+        How the stain of its training slides was normalised, and that of a slide is when it predicts: ``"macenko"``,
+        ``"reinhard"``, or empty for colours as they are.
     encoder
         Names of the encoders it needs.
     organs, species, licence
@@ -91,6 +94,7 @@ class Manifest:
     pitch_um: float
     variant: str | None = None
     ensembl: tuple[str | None, ...] = ()
+    stain: str = ""
     encoder: tuple[str, ...] = ()
     organs: tuple[str, ...] = ()
     species: tuple[str, ...] = ()

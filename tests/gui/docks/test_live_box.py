@@ -135,3 +135,17 @@ def test_a_run_switches_it_off(dock, qtbot, views):
     dock.run_button.click()
     assert not dock.live.toggle.isChecked()
     qtbot.waitUntil(lambda: not dock.busy, timeout=WAIT_MS)
+
+
+def test_the_chosen_stain_is_heeded(dock, qtbot, views):
+    dock.live.toggle.setChecked(True)
+    qtbot.waitUntil(
+        lambda: dock.session.result is not None and not dock.live.watching and known(dock).any(), timeout=WAIT_MS
+    )
+    plain = dock.session.current_result
+    dock.stain.choose("macenko")
+    qtbot.waitUntil(
+        lambda: dock.session.current_result is not plain and not dock.live.watching and known(dock).any(),
+        timeout=WAIT_MS,
+    )
+    assert dock.session.current_result.title == "three-means live, macenko (predicted)"

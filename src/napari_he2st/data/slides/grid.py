@@ -151,4 +151,5 @@ def _grid(
     if mask is not None:
         keep &= mask.contains(xy)
     xy, index = xy[keep], index[keep]
-    return Grid(xy, pitch_um, lattice, spot_um, slide.mpp, index, shape, np.ones(len(xy), dtype=bool))
+    tissue = {} if mask is None else mask.facts
+    return Grid(xy, pitch_um, lattice, spot_um, slide.mpp, index, shape, np.ones(len(xy), dtype=bool), tissue=tissue)

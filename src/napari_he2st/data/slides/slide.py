@@ -118,9 +118,10 @@ class Slide:
     def recoloured(self, recolour: Recolour) -> Slide:
         """The slide in other colours, such as those of another stain.
 
-        It shares the file and the decoded tiles with this one, and closes with it.
+        It shares the file and the decoded tiles with this one; closing either closes both.
         """
-        return Slide(self.path, self._source, self.mpp, self.mpp_source, (*self._recolour, recolour), of=self)
+        changes = (*self._recolour, recolour)
+        return Slide(self.path, self._source, self.mpp, self.mpp_source, changes, of=self._of or self)
 
     @property
     def colours(self) -> str:
@@ -138,10 +139,12 @@ class Slide:
 
     def close(self) -> None:
         """Release the file; the slide cannot be read any more."""
+        if self._of is not None:
+            self._of.close()
+            return
         self._closed = True
-        if self._of is None:
-            self._drawing.close()
-            self._source.close()
+        self._drawing.close()
+        self._source.close()
 
     @property
     def name(self) -> str:
@@ -298,7 +301,7 @@ class Slide:
         return self._read(0, 0, size, self.mpp * shrink)[0]
 
     def _check_open(self) -> None:
-        if self._closed or (self._of is not None and self._of._closed):
+        if (self._of or self)._closed:
             raise SlideError("The slide is closed", where=self.path, todo="Open it again")
 
     def _level_for(self, mpp: float) -> int:

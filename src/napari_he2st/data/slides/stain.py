@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_he2st.core import keys
 from napari_he2st.core.errors import SlideError
 from napari_he2st.data.slides.density import LIGHT, optical_density
 from napari_he2st.data.slides.grid import square_grid
@@ -157,14 +158,14 @@ class Reinhard:
 
 
 def normalised(slide: Slide, method: str | None, *, reference: Slide | None = None) -> Slide:
-    """The slide with its stain normalised; the slide itself for None.
+    """The slide with its stain normalised; the slide itself where there is no method.
 
     Parameters
     ----------
     slide
         The slide.
     method
-        ``"macenko"``, ``"reinhard"`` or None.
+        ``"macenko"``, ``"reinhard"``, or none: None, an empty text or :data:`~napari_he2st.core.keys.AS_STORED`.
     reference
         Slide whose stain it should have; by default the method's own target.
 
@@ -173,7 +174,7 @@ def normalised(slide: Slide, method: str | None, *, reference: Slide | None = No
     SlideError
         The method is unknown, or there is too little tissue.
     """
-    if method is None:
+    if method in (None, "", keys.AS_STORED):
         return slide
     towards = "" if reference is None else f" to {reference.fingerprint[:12]}"
     if method == "macenko":

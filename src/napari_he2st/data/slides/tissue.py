@@ -58,6 +58,11 @@ class TissueMask:
         return found
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """What to remember of it: method, parameters, and the share of the slide."""
+        return {"method": self.method, **self.params, "fraction": self.fraction}
+
+    @property
     def warning(self) -> str | None:
         """What to tell the user when the mask looks wrong, or None."""
         if self.fraction < 0.01:

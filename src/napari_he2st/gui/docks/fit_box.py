@@ -32,6 +32,8 @@ class FitBox(QGroupBox):
         The slide and what is measured on it; None while one of them is missing.
     loaded
         Takes the fitted predictor and its row.
+    stain
+        How the stain is to be normalised.
     """
 
     def __init__(
@@ -39,9 +41,10 @@ class FitBox(QGroupBox):
         dock: Dock,
         measured: Callable[[], tuple[SlideItem, Result] | None],
         loaded: Callable[[Bundle, dict[str, Any]], None],
+        stain: Callable[[], str | None],
     ) -> None:
         super().__init__("Fit to this slide")
-        self._dock, self._measured, self._loaded = dock, measured, loaded
+        self._dock, self._measured, self._loaded, self._stain = dock, measured, loaded, stain
         self._row: dict[str, Any] | None = None
         self._task: Task | None = None
         self.variant = Combo("Form of the system; those named for an encoder need no weight files of yours")
@@ -91,7 +94,7 @@ class FitBox(QGroupBox):
         if self._row is None or found is None or found[1].adata is None:
             return
         item, result = found
-        fit = prediction.Fit(self.genes.value(), self.epochs.value() or None)
+        fit = prediction.Fit(self.genes.value(), self.epochs.value() or None, stain=self._stain())
         self._task = self._dock.run(
             prediction.fit_to_slide,
             self._row["slug"],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QCheckBox, QGroupBox, QLabel, QVBoxLayout
 from superqt.utils import qdebounced
 
+from napari_he2st.core import keys
 from napari_he2st.core.progress import Control
 from napari_he2st.core.types import Chunk
 from napari_he2st.gui.worker import Task
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from napari_he2st.gui.docks.base import Dock
     from napari_he2st.zoo.bundle import Bundle
 
+    _Ready = tuple[Bundle, SlideItem, float, str, str | None]
+    _Key = tuple[str, str, float, str]
+
 _VIEW_ONLY = "view only"
 _VIEW_ONLY_TEXT = "View only: the spots of this predictor see each other, so these values belong to what is on screen."
 _KEPT_TEXT = "Values are kept: returning costs nothing."
@@ -38,14 +42,14 @@ class LiveBox(QGroupBox):
     dock
         The Predict dock; its work is run through it.
     ready
-        What would predict, on which slide, every how many micrometres, where the model runs; None while one of
-        them is missing.
+        What would predict, on which slide, every how many micrometres, where the model runs, how the stain is
+        normalised; None while one of the first two is missing.
     """
 
-    def __init__(self, dock: Dock, ready: Callable[[], tuple[Bundle, SlideItem, float, str] | None]) -> None:
+    def __init__(self, dock: Dock, ready: Callable[[], _Ready | None]) -> None:
         super().__init__("Live")
         self._dock, self._ready = dock, ready
-        self._maps: dict[tuple[str, str, float], tuple[LiveMap, str]] = {}  # with the name of the result that shows it
+        self._maps: dict[_Key, tuple[LiveMap, str]] = {}  # with the name of the result that shows it
         self._result = ""  # that is being filled
         self._task: Task | None = None
         self._again = False
@@ -110,10 +114,12 @@ class LiveBox(QGroupBox):
             return
         self._dock.with_mask(ready[1], partial(self._with_mask, *ready))
 
-    def _with_mask(self, bundle: Bundle, item: SlideItem, pitch_um: float, device: str, mask: TissueMask) -> None:
+    def _with_mask(
+        self, bundle: Bundle, item: SlideItem, pitch_um: float, device: str, stain: str | None, mask: TissueMask
+    ) -> None:
         if not self.toggle.isChecked() or self.watching:
             return
-        known = self._maps.get((bundle.sha256, item.name, pitch_um))
+        known = self._maps.get((bundle.sha256, item.name, pitch_um, stain or keys.AS_STORED))
         if known is not None and known[1] in self._dock.session.results:
             live, result = known
             if live.view_only:
@@ -128,6 +134,7 @@ class LiveBox(QGroupBox):
             item.slide,
             mask,
             pitch_um,
+            stain or keys.AS_STORED,
             name="Laying out the live map",
             quiet=True,
             on_done=partial(self._begin, item, pitch_um, device),
@@ -143,14 +150,15 @@ class LiveBox(QGroupBox):
         self._watch(live, item.name, device)  # it begins while the layer is made; what it sends waits in the queue
         self._show_state(live, pitch_um)
         warnings = [_VIEW_ONLY_TEXT] if live.view_only else []
-        name = f"{live.bundle.id} live" + (f" ({_VIEW_ONLY})" if live.view_only else "")
+        stain = "" if live.stain in (None, keys.AS_STORED) else f", {live.stain}"
+        name = f"{live.bundle.id} live{stain}" + (f" ({_VIEW_ONLY})" if live.view_only else "")
         gene = session.gene
         facts = result_facts(live.bundle)
         result = session.begin_result(name, item.name, live.grid, live.bundle.genes, warnings=warnings, **facts)
         self._result = result.name
         if gene in result.genes:
             session.select(gene=gene)
-        self._maps[live.bundle.sha256, item.name, pitch_um] = (live, result.name)
+        self._maps[live.bundle.sha256, item.name, pitch_um, str(live.stain)] = (live, result.name)
 
     def _show_state(self, live: LiveMap, pitch_um: float) -> None:
         finest = live.grid.pitch_um
@@ -182,10 +190,10 @@ class LiveBox(QGroupBox):
             self._look()
 
 
-def _new_map(bundle: Bundle, slide: Slide, mask: TissueMask, pitch_um: float) -> LiveMap:
+def _new_map(bundle: Bundle, slide: Slide, mask: TissueMask, pitch_um: float, stain: str) -> LiveMap:
     from napari_he2st.engine.live import LiveMap
 
-    return LiveMap.over(bundle, slide, mask, pitch_um)
+    return LiveMap.over(bundle, slide, mask, pitch_um, stain)
 
 
 def _chunks(live: LiveMap, view: Region, device: str, *, control: Control) -> Iterator[Chunk]:

@@ -50,7 +50,7 @@ class PredictDock(Dock):
         self.predictor = PredictorBox()
         self.predictor.chosen.connect(self._model_chosen)
         self.predictor.opened.connect(self.load)
-        self.fit = FitBox(self, self._measured, self._loaded)
+        self.fit = FitBox(self, self._measured, self._loaded, lambda: self.stain.chosen)
         self.origin = OriginBox(self.session, lambda: self._bundle)
         self.where = WhereBox(self, self._measured)
         self.where.changed.connect(self._show_state)
@@ -143,6 +143,7 @@ class PredictDock(Dock):
         self._kind = None if bundle is None else prediction.kind_of(bundle)
         if bundle is not None:
             self.predictor.show_card(self.predictor.row_of(bundle.id), bundle.manifest)
+            self.stain.choose(bundle.manifest.stain or None)
         self.origin.show_doubts()
         self.live.setVisible(self._kind in (None, "spots"))
         self.keep.setVisible(self._kind != "slide")
@@ -227,12 +228,12 @@ class PredictDock(Dock):
         seconds = self._cost.seconds / max(self._cost.tiles, 1) * len(grid)
         return f"{what}, about {duration(seconds)}, {size} in memory (and on disk, if kept)"
 
-    def _live_ready(self) -> tuple[Bundle, SlideItem, float, str] | None:
+    def _live_ready(self) -> tuple[Bundle, SlideItem, float, str, str | None] | None:
         """What predicts live: once the model has run on this slide, and while no other run goes on."""
         item = self.session.current_slide
         if item is None or self._bundle is None or self._cost is None or self.predicting or self._kind != "spots":
             return None
-        return self._bundle, item, self.where.pitch.value(), self.device.currentText()
+        return self._bundle, item, self.where.pitch.value(), self.device.currentText(), self.stain.chosen
 
     # --- the run
 

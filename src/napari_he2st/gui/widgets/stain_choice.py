@@ -39,6 +39,10 @@ class StainChoice(QWidget):
         self.method.currentIndexChanged.connect(lambda _: self.changed.emit())
         self.preview.toggled.connect(lambda _: self.changed.emit())
 
+    def choose(self, method: str | None) -> None:
+        """Choose a method by its name, or none."""
+        self.method.setCurrentIndex(self.method.findData(method))
+
     @property
     def chosen(self) -> str | None:
         """Name of the method, or None."""
