@@ -69,7 +69,7 @@ def read_all(path: Path, mpp: float, *, exact: bool, threads: int = 1, px: int =
     return run
 
 
-def cpu_seconds(run: Callable[[], int]) -> float:
+def cpu_seconds(run: Callable[[], object]) -> float:
     start = time.process_time()
     run()
     return time.process_time() - start
@@ -90,6 +90,58 @@ def test_share_of_raw_decode(
     figure, slide_path: Path, name: str, level: int, mpp: float, exact: bool, threads: int, limit: float
 ) -> None:
     check_share(figure, name, slide_path, level, read_all(slide_path, mpp, exact=exact, threads=threads), limit)
+
+
+def _openslide(path: Path) -> Callable[[int, int], object]:
+    import openslide
+
+    slide = openslide.OpenSlide(path)
+    return lambda x, y: np.asarray(slide.read_region((x, y), 0, (224, 224)).convert("RGB"))
+
+
+def _tiffslide(path: Path) -> Callable[[int, int], object]:
+    slide = pytest.importorskip("tiffslide").TiffSlide(path)
+    return lambda x, y: slide.read_region((x, y), 0, (224, 224), as_array=True)
+
+
+def _fastslide(path: Path) -> Callable[[int, int], object]:
+    slide = pytest.importorskip("fastslide").FastSlide.from_file_path(str(path))
+    return lambda x, y: np.asarray(slide.read_region((x, y), 0, (224, 224)))
+
+
+@pytest.mark.parametrize("peer", [_openslide, _tiffslide, _fastslide], ids=lambda peer: peer.__name__[1:])
+def test_peers_read_the_same_patches(slide_path: Path, peer: Callable[[Path], Callable[[int, int], object]]) -> None:
+    """784 patches at the native mpp with peers that are installed (extra ``bench``), against raw decode and us."""
+    start, n = 2048, 28
+    corners = [(start + 224 * i, start + 224 * j) for j in range(n) for i in range(n)]
+    tiles = range(start // TILE, -(-(start + 224 * n) // TILE))
+    with tifffile.TiffFile(slide_path) as tif:
+        page = tif.pages[0]
+        wanted = [row * (SIZE // TILE) + column for row in tiles for column in tiles]
+        places = [(page.dataoffsets[i], page.databytecounts[i]) for i in wanted]
+    read = peer(slide_path)
+
+    def raw() -> None:
+        buffer, file = tile_buffer(TILE, TILE), os.open(slide_path, os.O_RDONLY)
+        for offset, size in places:
+            imagecodecs.jpeg8_decode(os.pread(file, size, offset), outcolorspace="RGB", out=buffer)
+        os.close(file)
+
+    def theirs() -> None:
+        for x, y in corners:
+            read(x, y)
+
+    def ours() -> None:
+        with Slide.open(slide_path) as slide:
+            for batch in slide.read_tiles(np.array(corners) + 112, 224, MPP, threads=1):
+                assert batch.ok.all()
+
+    for run in (raw, theirs, ours):
+        run()
+    seconds = [[cpu_seconds(run) for run in (raw, theirs, ours)] for _ in range(REPEATS)]
+    of_peer, of_us = (statistics.median(row[0] / row[i] for row in seconds) for i in (1, 2))
+    print(f"\n{peer.__name__[1:]}: {of_peer:.2f} of raw decode; here {of_us:.2f}")
+    assert of_us > 3 * of_peer
 
 
 def check_share(figure, name: str, path: Path, level: int, read: Callable[[], int], limit: float) -> None:

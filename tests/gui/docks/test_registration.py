@@ -91,10 +91,29 @@ def test_bending_needs_a_spline(section, session, tmp_path):
     assert "thin-plate spline of 9 landmarks" in facts_of(result.adata)["corrections"][0]
 
 
-@pytest.mark.parametrize(("name", "inverted"), [("matrix.csv", False), ("x_he_imagealignment.csv", True)])
+def test_keypoints_become_landmarks(section, session, tmp_path):
+    pairs = np.column_stack([MARKS, shifted(MARKS)])
+    text = "\n".join(["fixedX,fixedY,alignmentX,alignmentY", *(",".join(map(str, row)) for row in pairs)])
+    (tmp_path / "keypoints.csv").write_text(text)
+    before = session.current_result.grid.xy.copy()
+    section.read(tmp_path / "keypoints.csv")
+    assert section.note.text().startswith("Mean residual 0.0 µm")
+    np.testing.assert_array_equal(session.current_result.grid.xy, before)  # until the user has seen the residuals
+    section.write_landmarks(tmp_path / "saved.csv")
+    section.clear()
+    section.read(tmp_path / "saved.csv")
+    section.apply_button.click()
+    np.testing.assert_allclose(session.current_result.grid.xy, shifted(before), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "inverted"),
+    [("matrix.csv", False), ("x_he_imagealignment.csv", True), ("x_alignment_files/matrix.csv", True)],
+)
 def test_an_alignment_file_moves_the_spots(section, session, tmp_path, monkeypatch, name, inverted):
     result = session.current_result
     before = result.grid.xy.copy()
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("2,0,10\n0,2,-6\n0,0,1\n")
     section.read(tmp_path / name)
     expected = (before - [10, -6]) / 2 if inverted else before * 2 + [10, -6]

@@ -94,7 +94,9 @@ class RegistrationSection(QWidget):
         self.undo_button = button("Undo", "Take back the last move of the spots", self.undo)
         self.clear_button = button("Clear", "Remove all landmarks", self.clear)
         self.read_button = button(
-            "Read alignment…", "Move the spots by a 3 × 3 matrix: of Xenium Explorer, or one saved here", self._pick
+            "Read alignment…",
+            "A matrix or keypoints, of Xenium Explorer or saved here",
+            self._pick,
         )
         self.save_button = button("Save matrix…", "Write the map from the vendor's pixels to the slide", self._save)
         self.save_marks_button = button("Save landmarks…", "Write the pairs with their residuals", self._save_marks)
@@ -231,23 +233,33 @@ class RegistrationSection(QWidget):
             self.read(Path(path))
 
     def read(self, path: Path) -> None:
-        """Move the spots by a matrix on disk.
+        """Move the spots by a matrix on disk, or put landmarks where a table of keypoints says.
 
         The alignment csv of Xenium Explorer leads from the H&E image to the morphology image, in whose pixels the
-        spots lie; files of that name are turned around.
+        spots lie; files named so are turned around.
         """
-        from napari_he2st.data.truth.alignment import read_matrix_csv
+        from napari_he2st.data.truth.alignment import (
+            holds_keypoints,
+            leads_to_morphology,
+            read_keypoints_csv,
+            read_matrix_csv,
+        )
 
-        result = self.result
-        if result is None:
+        result, marks = self.result, self.marks()
+        if result is None or marks is None:
             return
         try:
+            if holds_keypoints(path):
+                spots, slide = read_keypoints_csv(path)
+                marks.put("spots", spots)
+                marks.put("slide", slide)
+                return
             matrix = read_matrix_csv(path)
         except He2stError as error:
             self._dock.warn(str(error))
             return
-        inverted = "imagealignment" in path.name
-        self._session.move_spots(result.name, matrix.inverse() if inverted else matrix, f"alignment {path.name}")
+        forwards = matrix.inverse() if leads_to_morphology(path) else matrix
+        self._session.move_spots(result.name, forwards, f"alignment {path.name}")
         self.update_fit()
 
     def _save(self) -> None:
