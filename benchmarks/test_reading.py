@@ -133,7 +133,7 @@ def test_peers_read_the_same_patches(slide_path: Path, peer: Callable[[Path], Ca
 
     def ours() -> None:
         with Slide.open(slide_path) as slide:
-            for batch in slide.read_tiles(np.array(corners) + 112, 224, MPP, threads=1):
+            for batch in slide.read_tiles(np.array(corners) + 112, 224, 0.5, threads=1):
                 assert batch.ok.all()
 
     for run in (raw, theirs, ours):

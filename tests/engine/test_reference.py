@@ -9,11 +9,12 @@ from tests.tiny import predictors
 from tests.tiny.lookup import lookup_bundle
 from tests.tiny.predictors import bundle_of
 
-from napari_he2st.core.errors import ModelError
+from napari_he2st.core.errors import ModelError, UnknownNameError
 from napari_he2st.core.types import Region
 from napari_he2st.data.slides.grid import square_grid
 from napari_he2st.engine.predict import predict_slide
-from napari_he2st.engine.reference import PICTURE_PX, looks_up, matches
+from napari_he2st.engine.reference import PICTURE_PX, embeddings, looks_up, matches
+from napari_he2st.engine.segment import segment
 from napari_he2st.engine.train import train
 from napari_he2st.zoo.bundle import Bundle
 
@@ -57,6 +58,25 @@ def test_training_describes_its_reference(slide, slide_path, grid) -> None:
     np.testing.assert_array_equal(bank["xy"], grid.xy)
     assert bank["picture"].shape == (len(grid), PICTURE_PX, PICTURE_PX, 3)
     assert matches(bundle, slide, grid, 0, n=2, device="cpu").sections == ["X", "X"]
+
+
+def test_spots_are_grouped_by_what_a_retrieval_model_sees(slide, slide_path, grid, tmp_path) -> None:
+    bundle = lookup_bundle(slide, grid)
+    adata = section_at(grid, slide_path, np.ones((len(grid), 3), np.float32)).adata
+    seen = embeddings(bundle, slide, grid, device="cpu")
+    np.testing.assert_allclose(seen, bundle.members[0].extras["reference"]["embedding"], atol=1e-5)
+    folder = bundle.save(tmp_path / "lookup")
+    found = [
+        segment(adata, method, n_domains=2, on=on, slide=slide, device="cpu")
+        for method, on in (("kmeans", bundle), ("kmeans", str(folder)), ("mixture", bundle))
+    ]
+    np.testing.assert_array_equal(found[0].labels, found[1].labels)
+    assert found[2].n_domains == 2
+    assert found[0].params["on"] == f"features of {bundle.id}"
+    with pytest.raises(ModelError, match="does not embed what spots look like"):
+        segment(adata, "kmeans", n_domains=2, on=bundle_of(predictors.DenseColour), slide=slide)
+    with pytest.raises(UnknownNameError):
+        segment(adata, "kmeans", n_domains=2, on="no-such-encoder", slide=slide)
 
 
 def test_other_predictors_look_nothing_up(slide, grid) -> None:

@@ -32,7 +32,7 @@ def domains(
     slide: Annotated[
         str | None, typer.Option("--slide", help="The slide, for methods that see tiles; by default the section's.")
     ] = None,
-    on: Annotated[str, typer.Option("--on", help="What generic methods group by: expression, or an encoder.")] = (
+    on: Annotated[str, typer.Option("--on", help="Generic methods: expression, an encoder, or a retrieval bundle.")] = (
         "expression"
     ),
     cells: Annotated[

@@ -68,7 +68,7 @@ def _of_table(path: Path, adata: AnnData) -> NDArray[np.object_]:
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, sep=None, engine="python")
+        table = pd.read_csv(path, sep="\t" if path.suffix.lower() in (".tsv", ".txt") else ",")
     except (OSError, ValueError, pd.errors.ParserError) as error:
         todo = "Give a CSV with a column label"
         raise TruthError(f"The labels cannot be read ({error})", where=path, todo=todo) from error

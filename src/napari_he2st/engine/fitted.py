@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from napari_he2st.core.progress import Progress
     from napari_he2st.data.slides import Slide
     from napari_he2st.zoo.base import Fitted
+    from napari_he2st.zoo.bundle import Bundle
 
 _LEAST_SPOTS = 10
 _TILE_PX = 224  # a tile of this width covers one pitch, whatever the slide's pixel size
@@ -209,18 +210,34 @@ def _overview(slide: Slide, px: int) -> tuple[torch.Tensor, float]:
     return image, max(slide.size) * slide.mpp / max(image.shape[1:])
 
 
-def encoder_features(
-    adata: AnnData, slide: Slide, encoder: str, *, device: str = "auto", progress: Progress | None = None
+def by_looks(
+    adata: AnnData, slide: Slide, on: str | Bundle, *, device: str = "auto", progress: Progress | None = None
 ) -> AnnData:
-    """A section whose expression is replaced by an encoder's features of the tile around each spot."""
+    """A section whose expression is replaced by what the tile around each spot looks like.
+
+    Parameters
+    ----------
+    on
+        Name of an encoder, whose features these are; or a predictor that looks training spots up (a bundle, its name
+        or folder), whose embeddings they are.
+    """
     import anndata as ad
 
+    from napari_he2st.engine.reference import embeddings
+    from napari_he2st.zoo.catalogue import load
+    from napari_he2st.zoo.encoders.table import encoders
     from napari_he2st.zoo.inputs import Features
 
-    spec = Features(encoder=encoder)
-    values = _of_tiles(spec, slide, grid_of(adata), choose_device(device), progress)
-    result = ad.AnnData(values.float().numpy(), obs=adata.obs.copy(), obsm={keys.SPATIAL: adata.obsm[keys.SPATIAL]})
-    result.uns[keys.UNS] = {**facts_of(adata), "scale": f"features of {encoder}"}
+    grid = grid_of(adata)
+    if isinstance(on, str) and on in encoders():
+        name = on
+        values = _of_tiles(Features(encoder=on), slide, grid, choose_device(device), progress).float().numpy()
+    else:
+        bundle = load(on) if isinstance(on, str) else on
+        name = bundle.id
+        values = embeddings(bundle, slide, grid, device=device, progress=progress)
+    result = ad.AnnData(values, obs=adata.obs.copy(), obsm={keys.SPATIAL: adata.obsm[keys.SPATIAL]})
+    result.uns[keys.UNS] = {**facts_of(adata), "scale": f"features of {name}"}
     return result
 
 

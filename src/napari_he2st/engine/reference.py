@@ -20,6 +20,7 @@ from napari_he2st.zoo.base import Predictor, Spots
 from napari_he2st.zoo.blocks.retrieval import Retrieval
 
 if TYPE_CHECKING:
+    from napari_he2st.core.progress import Progress
     from napari_he2st.data.slides import Slide
     from napari_he2st.zoo.bundle import Bundle
 
@@ -30,6 +31,8 @@ _PICTURED = 20_000
 """Reference spots up to which a bundle keeps pictures of them."""
 _AROUND = 256
 """Spots that a system sees beside the one that is asked about, where it sees any."""
+_EMBEDDED = 64
+"""Spots that go through a predictor together."""
 _MEASURES = {"cosine": "cosine similarity", "dot": "similarity", "euclidean": "negative distance"}
 
 
@@ -114,6 +117,36 @@ def matches(bundle: Bundle, slide: Slide, grid: Grid, row: int, *, n: int = 12, 
         expression=np.asarray(bank["expression"])[here],
         pictures=np.asarray(bank["picture"])[here] if "picture" in bank else None,
     )
+
+
+def embeddings(
+    bundle: Bundle, slide: Slide, grid: Grid, *, device: str = "auto", progress: Progress | None = None
+) -> NDArray[np.float32]:
+    """What the images of spots look like to a predictor that :func:`looks_up`, float32 (spots, dim).
+
+    Raises
+    ------
+    ModelError
+        It does not look up training spots.
+    """
+    model, manifest, where = bundle.members[0], bundle.manifest, choose_device(device)
+    if not isinstance(model, Retrieval):
+        todo = "Choose one whose task is retrieval, or an encoder"
+        raise ModelError(f"{manifest.title} does not embed what spots look like", todo=todo)
+    alone = isinstance(model.unit, Spots)
+    n = len(grid)
+    parts = [np.arange(start, min(start + _EMBEDDED, n), dtype=np.intp) for start in range(0, n, _EMBEDDED)]
+    scene = Scene(slide, grid, manifest.mpp, where, manifest.pitch_um, model)
+    model = model.to(where).eval()
+    if progress is not None:
+        progress.start(n, "Embedding tiles")
+    found: list[NDArray[np.float32]] = []
+    with torch.inference_mode():
+        for rows, values, _ in Supply(model.inputs, scene, parts if alone else [np.arange(n)], together=not alone):
+            found.append(model.embed_images(**model.prepare(**values)).float().cpu().numpy())
+            if progress is not None:
+                progress.advance(len(rows))
+    return np.concatenate(found)
 
 
 def describe_reference(member: Predictor, sections: Sequence[TrainingSection], tile_um: float) -> None:

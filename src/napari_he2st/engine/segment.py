@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from napari_he2st.core.progress import Progress
     from napari_he2st.data.slides import Slide
     from napari_he2st.zoo.base import DomainMethod
+    from napari_he2st.zoo.bundle import Bundle
 
 
 def segment(
@@ -34,7 +35,7 @@ def segment(
     *,
     n_domains: int | None = None,
     seed: int = 0,
-    on: str = "expression",
+    on: str | Bundle = "expression",
     slide: Slide | None = None,
     cells: tuple[NDArray, NDArray] | None = None,
     variant: str = "default",
@@ -55,8 +56,8 @@ def segment(
     seed
         Start of the random numbers: the same seed gives the same domains.
     on
-        What a generic method groups spots by: ``"expression"``, or the name of an encoder, whose features of the
-        tile around each spot are then taken.
+        What a generic method groups spots by: ``"expression"``; the name of an encoder, whose features of the tile
+        around each spot are then taken; or a predictor that looks training spots up, whose embeddings are.
     slide
         The slide the section lies on, for encoders and for methods that see tiles.
     cells
@@ -88,11 +89,15 @@ def segment(
     if on != "expression":
         if slide is None:
             raise He2stError("There is no slide to take tiles from", where=f"on={on}", todo="Open the section's slide")
-        from napari_he2st.engine.fitted import encoder_features
+        from napari_he2st.engine.fitted import by_looks
 
-        adata = encoder_features(adata, slide, on, device=device, progress=progress)
+        adata = by_looks(adata, slide, on, device=device, progress=progress)
     domains: Domains = chosen.entry.function(adata, n_domains=n_domains, seed=seed, **options)
-    return domains if on == "expression" else replace(domains, params={**domains.params, "on": on})
+    return (
+        domains
+        if on == "expression"
+        else replace(domains, params={**domains.params, "on": adata.uns[keys.UNS]["scale"]})
+    )
 
 
 def _fitted(

@@ -46,7 +46,7 @@ class DomainsDock(Dock):
         self.method = MethodBox(self, "domains", _DEFAULT, "How spots are grouped")
         self.on = Combo("What generic methods group by: expression, or features of the tile around each spot")
         for name in ("expression", *encoders()):
-            self.on.add(name, tip="")
+            self.on.add(name, data=name, tip="")
         self._tried: dict[str, dict[str, Domains]] = {}
         self.n_domains = QSpinBox(minimum=0, maximum=100, specialValueText="automatic")
         self.n_domains.setToolTip("How many domains; automatic lets the method decide")
@@ -82,7 +82,7 @@ class DomainsDock(Dock):
         self.body.addWidget(self.views, 1)
         self.button = self.add_button("Find domains", "Group the spots by their expression", self._find)
         self.method.chosen.connect(lambda: self.on.setEnabled(self.method.method.entry is not None))
-        self.listen(self.session.result_added, self.chooser.refill)
+        self.listen(self.session.result_added, self._result_added)
         self.listen(self.session.result_removed, self._refill)
         self.listen(self.session.result_finished, self._refresh)
         self.listen(self.session.selection_changed, self._selection_changed)
@@ -90,6 +90,16 @@ class DomainsDock(Dock):
         self._selection_changed()
 
     # --- what the session says
+
+    def _result_added(self, name: str) -> None:
+        self.chooser.refill()
+        bundle = self.session.results[name].bundle
+        if bundle is None:
+            return
+        from napari_he2st.engine.reference import looks_up
+
+        if looks_up(bundle) and self.on.findText(bundle.id) < 0:
+            self.on.add(bundle.id, data=bundle, tip="What tiles look like to this predictor")
 
     def _refill(self) -> None:
         self.chooser.refill()
@@ -139,7 +149,7 @@ class DomainsDock(Dock):
         self.button.setEnabled(False)
         method, n_domains = self.method.method.name, self.n_domains.value() or None
         item = self.session.slides.get(result.slide)
-        options["on"] = self.on.currentText() if self.on.isEnabled() else "expression"
+        options["on"] = self.on.currentData() if self.on.isEnabled() else "expression"
         self.run(
             partial(_segment, result.adata, method, n_domains=n_domains, seed=self.seed.value(), **options),
             name="Finding domains",

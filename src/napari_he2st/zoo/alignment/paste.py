@@ -88,14 +88,14 @@ class PASTE(Aligner):
 
     def _onto_centre(self, given: Sequence[tuple[Array, Array]]) -> list[Transform]:
         """Couplings with the centre and its expression in turn, until the objective settles."""
-        (counts, at), n = given[0], len(given)
-        starts: list[Array | None] = [None] * n
+        counts, at = given[0]
+        starts: list[Array | None] = [None] * len(given)
         centre, previous = self._factored(counts), np.inf
         for _ in self.steps(_CENTRE_ROUNDS, "Finding the centre"):
             found = [self.couple(centre, at, *part, start=start) for part, start in zip(given, starts, strict=True)]
             starts = [coupling for coupling, _ in found]
-            mean = sum(coupling @ part[0] for (coupling, _), part in zip(found, given, strict=True))
-            centre = self._factored(len(at) * np.asarray(mean) / n)
+            seen = [coupling @ part[0] for (coupling, _), part in zip(found, given, strict=True)]
+            centre = self._factored(len(at) * np.mean(seen, axis=0))
             objective = float(np.mean([value for _, value in found]))
             if abs(objective - previous) < 1e-3:
                 break

@@ -20,7 +20,7 @@ from napari_he2st.core.noise import Noise
 from napari_he2st.core.types import Domains
 from napari_he2st.zoo.base import Batches, DomainMethod, Expression, Input, Label, Predictor, Slide, Spots, Unit
 from napari_he2st.zoo.blocks.expression import most_variable, normalised
-from napari_he2st.zoo.blocks.sparse import edges_in, graph_balance, sharpened, student_t
+from napari_he2st.zoo.blocks.sparse import edges_in, graph_balance, sharpened, sparse_tensor, student_t, subset
 from napari_he2st.zoo.blocks.start import start_at_mean
 from napari_he2st.zoo.blocks.vit import Transformer
 from napari_he2st.zoo.inputs import Positions, Tiles
@@ -166,14 +166,16 @@ class TransformerST(DomainMethod, Predictor):
         chosen = most_variable(adata.X, _CLUSTERED_GENES)
         x = torch.from_numpy(normalised(adata.X)[:, chosen])
         graph = knn_graph(np.asarray(adata.obsm["spatial"]), _NEIGHBOURS)
-        edges, adjacency = edges_in(graph).T, torch.from_numpy(graph.toarray()).float()
+        edges, neighbours = edges_in(graph).T, sparse_tensor(graph)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = SpotGraph(x.shape[1], n_domains=n_domains or _CENTRES)
         recipe, target = Recipe("adam", lr=1e-3, weight_decay=1e-4, epochs=self.epochs), torch.empty(0)
 
         def reconstruction(found: dict[str, Tensor]) -> Tensor:
-            return F.mse_loss(found["decoded"], x) + graph_loss(found["z"], adjacency)
+            some = subset(len(x), self.max_spots)
+            near = neighbours.index_select(0, some).index_select(1, some).to_dense()
+            return F.mse_loss(found["decoded"], x) + graph_loss(found["z"][some], near)
 
         def sharpening(epoch: int) -> Tensor:
             nonlocal target
