@@ -11,7 +11,7 @@ XVFB = $(if $(shell command -v xvfb-run),xvfb-run -a -s "-screen 0 1600x1000x24"
 export MESA_LOG_LEVEL := error
 export NAPARI_ENSURE_PLUGIN_MAIN_THREAD := 1
 
-.PHONY: help demo test lint docs bench clean
+.PHONY: help demo test lint docs bench fuzz clean
 
 help:
 	@echo "make demo   open napari with the sample slide (without a display: pictures and files in demo/)"
@@ -19,6 +19,7 @@ help:
 	@echo "make lint   the checks without the tests"
 	@echo "make docs   the manual in docs/_build/html"
 	@echo "make bench  the benchmarks"
+	@echo "make fuzz   14,000 damaged slides and sections, counted"
 
 demo: $(INSTALLED)
 	@mkdir -p demo
@@ -42,6 +43,9 @@ docs: $(VENV)/.installed-docs
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m pytest benchmarks -s -o timeout=0 -o faulthandler_timeout=0
+
+fuzz: $(INSTALLED)
+	$(BIN)/python -m pytest tests/data -m slow -k many_damaged -s
 
 $(INSTALLED): pyproject.toml .ci/system
 	.ci/system $(PYTHON)

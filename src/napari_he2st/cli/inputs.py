@@ -53,7 +53,7 @@ def open_slide(text: str, *, mpp: float | None = None) -> Slide:
     section = open_section(text, mpp=mpp)
     if section.slide_path is None:
         raise SlideError("The section has no image", where=text, todo="Name the slide itself and pass --spots")
-    return Slide.open(section.slide_path, mpp=facts_of(section.adata)["mpp"])
+    return Slide.open(section.slide_path, mpp=facts_of(section.adata)["mpp"], name=section.name)
 
 
 def read_expression(text: str) -> AnnData:

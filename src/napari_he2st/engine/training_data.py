@@ -68,7 +68,7 @@ class TrainingSection:
         if keys.COUNTS not in section.adata.layers:
             raise TruthError("The section has no raw counts", where=section.name, todo="Give it layers['counts']")
         grid = grid_of(section.adata)
-        slide = normalised(Slide.open(section.slide_path, mpp=grid.mpp), stain)
+        slide = normalised(Slide.open(section.slide_path, mpp=grid.mpp, name=section.name), stain)
         return cls(section.name, section.patient or section.name, section.adata, slide, grid, given)
 
     def counts(self, genes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -85,6 +85,7 @@ class SlideLayers:
         self.navigator, self.ruler = Navigator(viewer), Ruler(viewer)
         self._chosen_spots = ChosenSpots(viewer, session)
         self._preview: Image | None = None
+        self._behind: list[Layer] = []  # what the preview hides
         self._slides: dict[str, Image] = {}
         self._maps: dict[str, GeneMap] = {}
         self._spreads: dict[str, GeneMap] = {}
@@ -165,7 +166,13 @@ class SlideLayers:
         """Show a slide whose pixel size is not known yet, as if a pixel were 1 µm; None hides it."""
         self._drop(self._preview)
         self._preview = None
+        for layer in self._behind:
+            layer.visible = True
+        self._behind = []
         if slide is not None:
+            self._behind = [layer for layer in self.viewer.layers if layer.visible]
+            for layer in self._behind:  # they are of another slide
+                layer.visible = False
             self._preview = Image(
                 slide.drawn(), rgb=True, multiscale=True, name=f"{slide.name} (scale unknown)", units=UNITS
             )

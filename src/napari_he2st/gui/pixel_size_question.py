@@ -56,6 +56,7 @@ class PixelSizeQuestion:
         self.withdraw()
         self._then = then
         self._form.ask(text)
+        self._dock.reveal(self._form)
 
     def withdraw(self) -> None:
         """Ask no more; a slide that was only shown for the question goes."""
@@ -71,6 +72,7 @@ class PixelSizeQuestion:
     ) -> None:
         self._slide, self._then = slide, then
         self._form.ask(question, mpp, slide.size)
+        self._dock.reveal(self._form)
 
         def propose(found: list[Proposal]) -> None:
             if self._slide is slide:

@@ -187,3 +187,53 @@ def test_a_section_that_does_not_fit_is_corrected_and_put_back(dock, qtbot):
     assert "corrections" not in result.adata.uns["he2st"]
     qtbot.waitUntil(lambda: not box.correct_button.isHidden(), timeout=WAIT_MS)
     assert box.undo_button.isHidden()
+
+
+def test_a_section_that_states_neither_pixel_size_nor_slide_is_asked_for_both(
+    dock, qtbot, tmp_path, slide_file, monkeypatch
+):
+    """Nothing is placed on a slide that merely happens to be open."""
+    import anndata as ad
+
+    told = []
+    monkeypatch.setattr("napari_he2st.gui.worker.show_error", told.append)
+    counts = np.arange(60, dtype=np.float32).reshape(20, 3)
+    xy = np.stack(np.meshgrid(np.arange(5), np.arange(4)), -1).reshape(-1, 2) * 40.0 + 300
+    adata = ad.AnnData(counts, var={"names": ["ACTB", "GAPDH", "ERBB2"]}, obsm={"spatial": xy})
+    adata.var_names = ["ACTB", "GAPDH", "ERBB2"]
+    adata.write_h5ad(tmp_path / "bare.h5ad")
+    dock.open(slide_file, mpp=0.5)
+    qtbot.waitUntil(lambda: dock.session.slide == "tissue", timeout=WAIT_MS)
+    dock.open(tmp_path / "bare.h5ad")
+    qtbot.waitUntil(lambda: not dock.pixel_size.isHidden(), timeout=WAIT_MS)
+    assert told == []
+    dock.pixel_size.mpp.setValue(0.5)
+    dock.pixel_size.button.click()
+    qtbot.waitUntil(lambda: bool(told), timeout=WAIT_MS)
+    assert "Place it on the open slide" in told[0]
+    assert dock.session.results == {}
+    dock.measured.on_current.setChecked(True)
+    dock.measured.load_button.click()
+    qtbot.waitUntil(lambda: bool(dock.session.results), timeout=WAIT_MS)
+    assert dock.session.current_result.slide == "tissue"
+
+
+def test_a_slide_of_unknown_scale_is_looked_at_alone(dock, qtbot, tmp_path, slide_file):
+    dock.open(slide_file, mpp=0.5)
+    qtbot.waitUntil(lambda: dock.session.slide == "tissue", timeout=WAIT_MS)
+    dock.open(write_slide(tmp_path / "unknown.tif", tissue_image(seed=3), mpp=None))
+    qtbot.waitUntil(lambda: "unknown (scale unknown)" in dock.viewer.layers, timeout=WAIT_MS)
+    assert not dock.viewer.layers["tissue"].visible
+    dock.question.withdraw()
+    assert dock.viewer.layers["tissue"].visible
+
+
+def test_a_section_and_its_slide_have_one_name(dock, qtbot, her2st):
+    dock.open(her2st)
+    qtbot.waitUntil(lambda: dock.measured.sections.count() > 1, timeout=WAIT_MS)
+    dock.measured.sections.setCurrentText("C5")
+    dock.measured.load_button.click()
+    qtbot.waitUntil(lambda: bool(dock.session.results), timeout=WAIT_MS)
+    result = dock.session.current_result
+    assert (result.name, result.slide, dock.layers.slide_layer(result.slide).name) == ("C5", "C5", "C5")
+    assert list(result.adata.uns["spatial"]) == ["C5"]

@@ -59,6 +59,8 @@ class Slide:
     ----------
     path
         Its file or folder; text where it is an address.
+    name
+        What it is called: its file's name without the suffix, unless :meth:`open` was told another.
     mpp
         Micrometres per level-0 pixel.
     mpp_source
@@ -75,7 +77,9 @@ class Slide:
         mpp_source: str,
         recolour: tuple[Recolour, ...] = (),
         of: Slide | None = None,
+        name: str | None = None,
     ) -> None:
+        self.name = name or slide_name(path)
         self.path, self.mpp, self.mpp_source = path, mpp, mpp_source
         self._source, self._recolour, self._of = source, recolour, of
         self._pyramid: Pyramid = Pyramid(source, SHRUNK_BYTES) if of is None else of._pyramid
@@ -84,7 +88,7 @@ class Slide:
         self._closed = False
 
     @classmethod
-    def open(cls, path: str | Path, *, mpp: float | None = None, icc: bool = True) -> Slide:
+    def open(cls, path: str | Path, *, mpp: float | None = None, icc: bool = True, name: str | None = None) -> Slide:
         """Open a slide.
 
         Parameters
@@ -95,6 +99,8 @@ class Slide:
             Micrometres per level-0 pixel; overrides what the file states and what was stated before.
         icc
             Convert colours to sRGB where the file has an ICC profile.
+        name
+            What it is called, such as the section that it shows; by default its file's name.
 
         Raises
         ------
@@ -113,7 +119,7 @@ class Slide:
             source.close()
             raise
         profile = to_srgb(source.facts.icc) if icc else None
-        return cls(where, source, size, origin, () if profile is None else (profile,))
+        return cls(where, source, size, origin, () if profile is None else (profile,), name=name)
 
     def recoloured(self, recolour: Recolour) -> Slide:
         """The slide in other colours, such as those of another stain.
@@ -121,7 +127,7 @@ class Slide:
         It shares the file and the decoded tiles with this one; closing either closes both.
         """
         changes = (*self._recolour, recolour)
-        return Slide(self.path, self._source, self.mpp, self.mpp_source, changes, of=self._of or self)
+        return Slide(self.path, self._source, self.mpp, self.mpp_source, changes, self._of or self, self.name)
 
     @property
     def colours(self) -> str:
@@ -145,11 +151,6 @@ class Slide:
         self._closed = True
         self._drawing.close()
         self._source.close()
-
-    @property
-    def name(self) -> str:
-        """File name without its suffix."""
-        return slide_name(self.path)
 
     @property
     def format(self) -> str:

@@ -53,7 +53,7 @@ class Dock(QWidget):
         self.setMinimumWidth(MIN_WIDTH_PX)
         form = QWidget()
         self.body = QVBoxLayout(form)
-        scroll = QScrollArea()
+        scroll = self._scroll = QScrollArea()
         scroll.setWidget(form)
         scroll.setWidgetResizable(True)
         scroll.setFrameShape(QFrame.Shape.NoFrame)
@@ -68,6 +68,11 @@ class Dock(QWidget):
         self._listening: list[tuple[Any, WeakMethod]] = []
         # A slot of the destroyed object itself would not be called any more.
         self.destroyed.connect(partial(_stop_listening, self._listening))
+
+    def reveal(self, widget: QWidget) -> None:
+        """Scroll to a widget of the body."""
+        self.body.activate()  # one that was just shown gets its place
+        self._scroll.ensureWidgetVisible(widget)
 
     def add_button(self, text: str, tip: str, slot: Callable[[], Any]) -> QPushButton:
         """Add a button below the scroll area."""

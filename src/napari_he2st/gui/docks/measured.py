@@ -130,11 +130,11 @@ class MeasuredSection(QGroupBox):
         asked = self._detection.root, name, self._detection.layout, current, self.on_current.isChecked(), mpp
         self._dock.run(read_measured, *asked, name=f"Reading {name}", on_done=self._read)
 
-    def _read(self, loaded: Loaded | MissingTruthMppError) -> None:
+    def _read(self, loaded: Loaded | str) -> None:
         if isinstance(loaded, Loaded):
             self.show_loaded(loaded)
         else:
-            self._ask_mpp(f"{loaded.what}. {loaded.todo}.", self.load)
+            self._ask_mpp(loaded, self.load)
 
     def show_loaded(self, loaded: Loaded) -> None:
         """Add a section to the session, and say how well it fits."""
@@ -220,20 +220,25 @@ class MeasuredSection(QGroupBox):
 
 def read_measured(
     root: Path, name: str, layout: str, current: Slide | None, on_current: bool, mpp: float | None
-) -> Loaded | MissingTruthMppError:
-    """A section on the image of its layout, or on the current slide if that is wanted or the only one.
+) -> Loaded | str:
+    """A section on the image of its layout, or on the current slide if that is wanted.
 
     Returns
     -------
-        The error instead, where only the pixel size is missing: the user can state it.
+        What to ask the user instead, where only the pixel size is missing.
+
+    Raises
+    ------
+    TruthError
+        The section comes without an image and is not to be placed on an open slide, or there is none.
     """
     from napari_he2st.data.truth import read_section
 
     try:
         section = None if on_current else read_section(root, name, layout=layout, mpp=mpp, stand_in=True)
     except MissingTruthMppError as error:
-        return error
-    if current is not None and (section is None or section.slide_path is None):
+        return f"{error.what}. {error.todo}."
+    if current is not None and on_current:
         section = read_section(root, name, layout=layout, image=current.path, mpp=current.mpp)
         return fitted(section, current)
     if section is None:
@@ -259,9 +264,9 @@ def slide_of(section: Section) -> Slide:
     from napari_he2st.data.slides import Slide
 
     if section.slide_path is None:
-        todo = "Open the slide it was measured on first, then load it again"
+        todo = "Open the slide it was measured on, tick 'Place it on the open slide', and load it again"
         raise TruthError("This section comes without an image", where=section.name, todo=todo)
-    return warm_up(Slide.open(section.slide_path, mpp=float(facts_of(section.adata)["mpp"])))
+    return warm_up(Slide.open(section.slide_path, mpp=float(facts_of(section.adata)["mpp"]), name=section.name))
 
 
 def fitted(section: Section, slide: Slide) -> Loaded:
