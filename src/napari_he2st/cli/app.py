@@ -26,6 +26,7 @@ from napari_he2st.cli import (
     models,
     nuclei,
     predict,
+    spatial_genes,
     train,
     train_slides,
 )
@@ -56,6 +57,7 @@ _MODULES = (
     train_slides,
     import_weights,
     domains,
+    spatial_genes,
     align,
     compare,
     export,
