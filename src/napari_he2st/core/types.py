@@ -136,6 +136,12 @@ class Domains:
         """Name of each domain."""
         return [f"D{i + 1}" for i in range(self.n_domains)] if self.names is None else list(self.names)
 
+    def label_of(self, title: str) -> int:
+        """Label of the domain of that name; raises SchemaError where there is none."""
+        if title not in self.titles:
+            raise SchemaError(f"There is no domain {title!r}", todo=f"Choose one of {', '.join(self.titles)}")
+        return self.titles.index(title)
+
     def merged(self, chosen: list[int]) -> Domains:
         """The chosen domains as one: it takes name, colour and place of the first."""
         into, gone = min(chosen), sorted(set(chosen) - {min(chosen)})

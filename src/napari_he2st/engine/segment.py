@@ -13,9 +13,10 @@ from napari_he2st.analysis.domains.embedding import by_size, check_request, embe
 from napari_he2st.analysis.domains.layout import umap_layout
 from napari_he2st.analysis.metrics.pairs import blocks
 from napari_he2st.analysis.normalise import logged
+from napari_he2st.analysis.spatial_genes import spatial_genes
 from napari_he2st.core import keys
 from napari_he2st.core.errors import He2stError, SchemaError
-from napari_he2st.core.schema import check_expression, facts_of
+from napari_he2st.core.schema import check_expression, facts_of, grid_of
 from napari_he2st.core.types import Domains
 from napari_he2st.engine.methods import method as find_method
 
@@ -149,6 +150,30 @@ def write_domains(adata: AnnData, domains: Domains) -> None:
     adata.obs[keys.DOMAIN] = pd.Categorical(domains.names_of_spots(), categories=order)
     how = ", ".join(f"{name}={value}" for name, value in domains.params.items())
     adata.uns[keys.UNS] = {**facts_of(adata), "domains": how}
+
+
+def read_domains(adata: AnnData) -> Domains:
+    """The domains that :func:`write_domains` wrote.
+
+    Raises
+    ------
+    SchemaError
+        There are none.
+    """
+    import pandas as pd
+
+    if keys.DOMAIN not in adata.obs:
+        raise SchemaError("No domains are written there", where=f"obs[{keys.DOMAIN!r}]", todo="Run he2st domains first")
+    given = pd.Categorical(adata.obs[keys.DOMAIN])
+    names = [str(name) for name in given.categories if name != "none"]
+    labels = pd.Categorical(given.astype(str), categories=names).codes
+    return Domains(np.asarray(labels, dtype=np.intp), {}, names=tuple(names))
+
+
+def pattern_table(adata: AnnData) -> pd.DataFrame:
+    """Every gene with Moran's I and Geary's C, see :func:`~napari_he2st.analysis.spatial_genes.spatial_genes`."""
+    check_expression(adata)
+    return spatial_genes(logged(adata), grid_of(adata), [str(gene) for gene in adata.var_names])
 
 
 def markers(adata: AnnData, domains: Domains, n: int = 10) -> pd.DataFrame:

@@ -195,7 +195,7 @@ def test_a_lasso_among_alike_spots_rings_them_on_the_slide_and_back(open_dock, h
     dock = open_dock(DomainsDock)
     dock.views.setCurrentWidget(dock.views.map)
     qtbot.waitUntil(lambda: dock.views.map.n == 70, timeout=20_000)
-    layout = dock.views._layout[2]
+    layout = dock.views.map.places
     dock.views.map.choose_within(around(layout[HALVES == 1], 0.1).polygon)
     assert session.spots.tolist() == (HALVES == 1).tolist()
     (ring,) = [layer for layer in viewer.layers if layer.name == "Chosen spots"]

@@ -176,3 +176,16 @@ def test_how_much_predictions_vary_is_a_second_map(dock, fill, viewer, session):
     assert not layer.visible
     session.remove_result("run")
     assert layer not in viewer.layers
+
+
+def test_genes_are_ranked_by_their_pattern(dock, session, slide, square_grid, measured, qtbot):
+    session.add_slide(slide)
+    grid = square_grid(8, 8)
+    values = np.random.default_rng(0).normal(2, 0.3, size=(64, 3))
+    values[:, 2] += grid.index[:, 0]
+    session.add_adata(measured(grid, values, ["NOISE", "MORE", "GRADIENT"]), slide.name)
+    genes = dock()
+    genes.rank.click()
+    qtbot.waitUntil(lambda: "Moran" in [column.title for column in genes.table.genes.columns], timeout=20_000)
+    assert genes.table.genes.names()[0] == "GRADIENT"
+    assert float(cell(genes, "GRADIENT", 3)) > 0.8

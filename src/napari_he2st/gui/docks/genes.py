@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from superqt.utils import qdebounced
 from napari_he2st.analysis.summary import GeneSummary, summarise_genes
 from napari_he2st.core import keys
 from napari_he2st.core.progress import Control
+from napari_he2st.engine.segment import pattern_table
 from napari_he2st.engine.session import Result
 from napari_he2st.gui.docks.base import Dock
 from napari_he2st.gui.gene_map import legend, unit_of
@@ -24,6 +26,7 @@ from napari_he2st.gui.widgets.result_chooser import ResultChooser
 
 if TYPE_CHECKING:
     import napari.viewer
+    import pandas as pd
 
 LOW_SCORE = 0.2
 """Held-out Pearson correlation below which a predicted gene is marked as low confidence."""
@@ -64,6 +67,10 @@ class GenesDock(Dock):
         for widget in (self.facts, self.spread, self.display, hint):
             self.body.addWidget(widget)
         tip = "For a spot that you click: the training spots this prediction was made of, and how similar they are"
+        tip = "Rank all genes by how their expression lies in the tissue: Moran's I and Geary's C as columns"
+        self.rank = self.add_button("Spatial patterns", tip, self._rank)
+        self._patterns: tuple[Result, pd.DataFrame] | None = None
+        self._summary: GeneSummary | None = None
         self.matches = self.add_button("Reference spots…", tip, self._show_matches)
         viewer.bind_key(HIDE_KEY, self._hold, overwrite=True)
         self.listen(self.session.result_added, self.chooser.refill)
@@ -125,6 +132,7 @@ class GenesDock(Dock):
         self.chooser.choose(None if result is None else result.name)
         for widget in (self.search, self.table, self.display):
             widget.setEnabled(result is not None)
+        self.rank.setEnabled(result is not None and result.adata is not None)
         self.matches.setVisible(result is not None and _looks_up(result))
         if result is None:
             self.note.setText(_EMPTY)
@@ -140,9 +148,23 @@ class GenesDock(Dock):
             on_done=lambda summary: self._fill_table(result, summary),
         )
 
+    def _rank(self) -> None:
+        """Measure the spatial pattern of every gene in a thread."""
+        result = self._listed
+        if result is not None and result.adata is not None:
+            done = partial(self._ranked, result)
+            self.run(pattern_table, result.adata, name="Measuring spatial patterns", on_done=done)
+
+    def _ranked(self, result: Result, table: pd.DataFrame) -> None:
+        self._patterns = result, table.set_index("gene")
+        self._fill_table(result, self._summary)
+        column = [found.title for found in self.table.genes.columns].index("Moran")
+        self.table.sortByColumn(column, Qt.SortOrder.DescendingOrder)
+
     def _fill_table(self, result: Result, summary: GeneSummary | None) -> None:
         if result is not self._listed:
             return
+        self._summary = summary
         unknown = np.full(len(result.genes), np.nan)
         spots = f"the {len(result.grid):,} spots of {result.title}"
         columns = [Column("gene", np.asarray(result.genes, dtype=object), "{}", "Gene symbol")]
@@ -153,6 +175,12 @@ class GenesDock(Dock):
         detected = unknown if summary is None else 100 * summary.detected
         columns.append(Column("mean", mean, "{:.2f}", f"Mean over {spots}, {unit_of(result.scale)}"))
         columns.append(Column("detected %", detected, "{:.0f}", f"Share of {spots} with a value above zero"))
+        if self._patterns is not None and self._patterns[0] is result:
+            found = self._patterns[1].reindex(result.genes)
+            tip = "Moran's I: about 0 without a pattern, 1 where neighbours are alike"
+            columns.append(Column("Moran", found["moran"].to_numpy(), "{:.2f}", tip))
+            tip = "Geary's C: 1 without a pattern, 0 where neighbours are alike"
+            columns.append(Column("Geary", found["geary"].to_numpy(), "{:.2f}", tip))
         doubt = result.scores < LOW_SCORE
         self.table.genes.set_columns(columns, doubt=doubt, doubt_tip=f"Low confidence: held-out r below {LOW_SCORE}")
 

@@ -85,6 +85,11 @@ class GeneTableModel(QAbstractTableModel):
         self._arrange()
         self.endResetModel()
 
+    @property
+    def columns(self) -> Sequence[Column]:
+        """What is shown, whatever its order."""
+        return tuple(self._columns)
+
     def set_filter(self, text: str) -> None:
         """Show the rows whose name contains ``text``; ``^`` asks for its beginning, commas for any of several."""
         if text == self._text:

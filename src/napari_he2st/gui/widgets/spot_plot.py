@@ -47,6 +47,11 @@ class SpotPlot(Plot):
         return len(self._points.data)
 
     @property
+    def places(self) -> NDArray[np.float64]:
+        """Where each spot lies, (n, 2)."""
+        return self._layout
+
+    @property
     def n_chosen(self) -> int:
         """How many of them have a ring."""
         return len(self._rings.data)
