@@ -61,7 +61,7 @@ def record(
         What is shown beside it and has no limit.
     """
     limit = f"≥ {at_least:g} {unit}" if at_least is not None else f"≤ {at_most:g} {unit}" if at_most is not None else ""
-    met = (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
+    met = bool((at_least is None or value >= at_least) and (at_most is None or value <= at_most))
     kept = figures()
     kept[what] = {
         "value": f"{value:.3g} {unit}".strip() + (f" ({beside})" if beside else ""),
