@@ -1,8 +1,8 @@
-"""The same work by other programs, run in an environment of their own: ``python benchmarks/peers.py SLIDE docs/peers.json``.
+"""The same work by other programs, in an environment of their own: ``python benchmarks/peers.py SLIDE peers.json``.
 
 Of every program that is installed there: patches of 224 px per CPU-second, as a share of what decoding the touched
-tiles once costs in the same run. Readers read a block of 28 × 28 patches one by one; LazySlide and TIAToolbox go through
-the whole slide (mask, tiles, reading, batches, their store) with a model that does nothing.
+tiles once costs in the same run. Readers read a block of 28 × 28 patches one by one; LazySlide and TIAToolbox go
+through the whole slide (mask, tiles, reading, batches, their store) with a model that does nothing.
 """
 
 from __future__ import annotations
