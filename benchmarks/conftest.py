@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
-_FIGURES = DOCS / "performance.json"
+_FIGURES, _PEERS = DOCS / "performance.json", DOCS / "peers.json"
 _HEAD = """# Performance
 
 Measured by `make bench`, which writes this page; `make bench-peers` adds the figures of other programs. A row that
@@ -61,7 +61,7 @@ def record(
         What is shown beside it and has no limit.
     """
     limit = f"≥ {at_least:g} {unit}" if at_least is not None else f"≤ {at_most:g} {unit}" if at_most is not None else ""
-    met = (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
+    met = bool((at_least is None or value >= at_least) and (at_most is None or value <= at_most))
     kept = figures()
     kept[what] = {
         "value": f"{value:.3g} {unit}".strip() + (f" ({beside})" if beside else ""),
@@ -90,12 +90,31 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} cores at load {load:.1f}, Python {platform.python_version()}"
 
 
+def peers() -> dict[str, dict[str, Any]]:
+    """What other programs did, where ``make bench-peers`` was run."""
+    return json.loads(_PEERS.read_text(encoding="utf-8")) if _PEERS.exists() else {}
+
+
+def peer_lines() -> list[str]:
+    """Other programs on the slide of 20,480² pixels, as a table."""
+    known = peers()
+    if not known:
+        return []
+    lines = ["", "## Other programs", "", "The same slide, patches of 224 px, a model that does nothing, one core.", ""]
+    lines += ["| program | what | patches per CPU-s | share of raw decode |", "| --- | --- | --- | --- |"]
+    for name, row in known.items():
+        done = f"{row['per_cpu_s']:,.0f} | {row['share']:.3f}" if "share" in row else f"did not run: {row['why']} |"
+        lines.append(f"| {name} {row.get('version', '')} | {row['what']} | {done} |")
+    return lines
+
+
 def write_page() -> None:
     """Write the page anew from all figures that are kept."""
     lines = [_HEAD, "| what | measured | limit | met | on | date |", "| --- | --- | --- | --- | --- | --- |"]
     for what, row in sorted(figures().items()):
         met = ("yes" if row["met"] else "**no**") if row["limit"] else ""
         lines.append(f"| {what} | {row['value']} | {row['limit']} | {met} | {row['machine']} | {row['date']} |")
+    lines += peer_lines()
     if (DOCS / "images" / "memory.png").exists():
         lines += ["", _MEMORY.rstrip()]
     (DOCS / "performance.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

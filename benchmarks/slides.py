@@ -1,8 +1,12 @@
-"""Slides to measure on: a pyramid of four real sections, and a huge sparse one that is generated."""
+"""Slides to measure on: a pyramid of four real sections, and a huge sparse one that is generated.
+
+``HE2ST_DATA=… python -m benchmarks.slides FILE.tif`` writes the former.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import cv2
@@ -75,3 +79,7 @@ def write_sparse(path: Path) -> Path:
             )
             side, level = side // 2, level + 1
     return path
+
+
+if __name__ == "__main__":
+    write_real(Path(sys.argv[1]))

@@ -53,7 +53,7 @@ def cpu_ms(call: Callable[[int], object]) -> float:
         (irregular, 1_000_000, 30),
     ],
 )
-def test_gene_change(make_napari_viewer, qtbot, record_property, lattice, n, limit_ms):
+def test_gene_change(make_napari_viewer, qtbot, figure, lattice, n, limit_ms):
     viewer = make_napari_viewer()
     session = session_of(viewer)
     grid = lattice(n)
@@ -68,8 +68,5 @@ def test_gene_change(make_napari_viewer, qtbot, record_property, lattice, n, lim
     copy = cpu_ms(lambda repeat: np.copyto(buffer, result.values[:, repeat % 2]))
     change = cpu_ms(lambda repeat: session.select(gene=GENES[repeat % 2]))
     kind = type(viewer.layers[0]).__name__
-    cost = f"{change:6.1f} ms (limit {limit_ms}), {change / copy:5.1f} × a copy"
-    line = f"{len(grid):>9,} {lattice.__name__:<9} as {kind}: {cost}"
-    record_property("gene_change", line)
-    print(line)
-    assert change <= limit_ms
+    what = f"window: gene change, {n:,} {lattice.__name__} spots as {kind}"
+    figure(what, change, "ms of CPU", at_most=limit_ms, beside=f"{change / copy:.1f} × a copy")

@@ -268,10 +268,11 @@ class Runner:
     def _chunk(self, rows: NDArray[np.intp], found: Draws, ok: NDArray[np.bool_]) -> Chunk:
         mean = found[0].cpu().numpy()
         std = None if found[1] is None else found[1].cpu().numpy()
-        mean[~ok] = np.nan
-        if std is not None:
-            std[~ok] = np.nan
-        self._check_finite(mean[ok])
+        self._check_finite(mean if ok.all() else mean[ok])
+        if not ok.all():
+            mean[~ok] = np.nan
+            if std is not None:
+                std[~ok] = np.nan
         return Chunk("expression", rows, mean, std)
 
     def _check_finite(self, mean: NDArray[np.float32]) -> None:

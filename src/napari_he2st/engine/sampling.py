@@ -59,6 +59,7 @@ class Sampler:
         self._options = dict(options or {})
         check_options(members[0], self._options)
         self._n_genes = len(members[0].genes)
+        self._all = columns.tolist() == list(range(self._n_genes))
         self._half = half_on(columns.device, half)
         self._banks = [banks_of(member, columns.device) for member in members]
 
@@ -95,7 +96,7 @@ class Sampler:
                     predicted = member.predict(**({} if noise is None else {"noise": noise}), **self._options, **inputs)
                 found = predicted["expression"] if isinstance(predicted, dict) else predicted
                 self._check(member, found, shape)
-                draws.append(found.float().index_select(-1, self._columns))
+                draws.append(found.float() if self._all else found.float().index_select(-1, self._columns))
         if len(draws) == 1:
             return draws[0], None
         stacked = torch.stack(draws)
