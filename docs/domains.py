@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QScrollArea
-from tour import Tour
 
 from napari_he2st.data.truth import read_section
 from napari_he2st.gui.docks.measured import slide_of
+from tour import Tour
 
 SECTIONS = ("C2", "C3", "C4", "C5")
 
