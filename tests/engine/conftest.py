@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.core.types import Grid
+from napari_he2st.core.types import Grid, Nuclei
 from napari_he2st.data.slides import Slide
 from napari_he2st.data.slides.grid import square_grid
 from napari_he2st.zoo.base import Predictor
@@ -140,3 +140,21 @@ def predictors() -> SimpleNamespace:
     return SimpleNamespace(
         Colour=Colour, NotFinite=NotFinite, TooWide=TooWide, Hungry=Hungry, Random=Random, Place=Place
     )
+
+
+@pytest.fixture
+def pixels(slide: Slide) -> np.ndarray:
+    """The whole slide: float32 (480, 640, 3), 0 … 1."""
+    return slide.read(0, 0, *slide.size, mpp=slide.mpp).astype(np.float32) / 255
+
+
+@pytest.fixture
+def nuclei(slide: Slide) -> Nuclei:
+    """Squares of 6 pixels, every 16 pixels, on a label image of twice the pixel size."""
+    labels = np.zeros((240, 320), dtype=np.int32)
+    number = 0
+    for y in range(60, 180, 16):
+        for x in range(60, 260, 16):
+            number += 2  # labels have gaps
+            labels[y : y + 6, x : x + 6] = number
+    return Nuclei.of(labels, 2 * slide.mpp)

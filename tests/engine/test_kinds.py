@@ -15,7 +15,7 @@ from tests.tiny.predictors import GENES, bundle_of
 
 from napari_he2st.core.errors import ModelError, TruthError
 from napari_he2st.core.schema import provenance
-from napari_he2st.core.types import Grid, Nuclei
+from napari_he2st.core.types import Grid
 from napari_he2st.data.slides import Slide
 from napari_he2st.data.slides.grid import square_grid
 from napari_he2st.engine.features import Given
@@ -30,24 +30,6 @@ def values_of(bundle: Bundle, slide: Slide, grid: Grid, **run) -> np.ndarray:
         assert np.isnan(values[chunk.index]).all(), "a spot is predicted once"
         values[chunk.index] = chunk.mean
     return values
-
-
-@pytest.fixture
-def pixels(slide: Slide) -> np.ndarray:
-    """The whole slide: float32 (480, 640, 3), 0 … 1."""
-    return slide.read(0, 0, *slide.size, mpp=slide.mpp).astype(np.float32) / 255
-
-
-@pytest.fixture
-def nuclei(slide: Slide) -> Nuclei:
-    """Squares of 6 pixels, every 16 pixels, on a label image of twice the pixel size."""
-    labels = np.zeros((240, 320), dtype=np.int32)
-    number = 0
-    for y in range(60, 180, 16):
-        for x in range(60, 260, 16):
-            number += 2  # labels have gaps
-            labels[y : y + 6, x : x + 6] = number
-    return Nuclei.of(labels, 2 * slide.mpp)
 
 
 def blocks(pixels: np.ndarray, side: int = 4) -> np.ndarray:
@@ -106,6 +88,10 @@ def test_every_nucleus_has_its_own_value(cls, slide, pixels, nuclei) -> None:
     labels = np.kron(nuclei.labels, np.ones((2, 2), dtype=int))
     expected = np.stack([pixels[labels == n].mean(axis=0) for n in nuclei.numbers])
     np.testing.assert_allclose(adata.X, expected, atol=1e-5)
+    assert adata.obs["polygon"].str.startswith("POLYGON").all()
+    some = np.arange(5, len(expected), 7)
+    part = predict_slide(bundle_of(cls), slide, grid=nuclei.grid(slide.mpp).take(some), given=given)
+    np.testing.assert_allclose(part.X, expected[some], atol=1e-5)
     with pytest.raises(TruthError, match="nuclei"):
         list(predict(bundle_of(cls), slide, tissue_grid(bundle_of(cls), slide, 20.0)))
 

@@ -84,7 +84,7 @@ class Scene:
     given
         What the user supplied.
     members
-        Of regions, which are the grid then: the rows of spots or nuclei that belong to each.
+        Of regions, which are the grid then: the rows of spots, or of the given nuclei, that belong to each.
     compiled
         Whether encoders run compiled by OpenVINO.
     halving

@@ -206,7 +206,10 @@ class Runner:
         for region, rows in enumerate(layout.members):
             region_of[rows] = region
         groups = [np.unique(region_of[window.rows]) for window in plan]
-        scene = replace(self._scene, grid=layout.centres, members=layout.members)
+        members, nuclei = layout.members, self._scene.given.nuclei
+        if nuclei is not None:  # of which the grid may be a part
+            members = tuple(np.searchsorted(nuclei.numbers, self._grid.index[rows, 0]) for rows in members)
+        scene = replace(self._scene, grid=layout.centres, members=members)
         one = self._pixels if isinstance(self._model.unit, Pixels) else self._region_batch
         for window, (regions, values, ok) in zip(plan, Supply(self._model.inputs, scene, groups), strict=True):
             found = one(layout, regions, values)

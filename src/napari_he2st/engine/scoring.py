@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from napari_he2st.engine.device import auto_batch_size
 from napari_he2st.engine.regions import pool_by_owner
-from napari_he2st.engine.run import pool_of, predicts_cells
+from napari_he2st.engine.run import pool_of
 from napari_he2st.engine.sampling import Draws, Sampler, join
 from napari_he2st.engine.training_data import Resolved, take, to_device
 from napari_he2st.zoo.base import Pixels, Predictor, Regions, Spots
@@ -35,15 +35,19 @@ def predict_resolved(
             for name, value in resolved.inputs.items()
         }
         shape: tuple[int, ...] = (len(rows),)
-        if regions and resolved.owner is not None:
-            own = resolved.owner[piece]
-            shape = (len(np.unique(own[own >= 0])),) if predicts_cells(model) else own.shape
+        if resolved.members is not None:
+            shape = (len(resolved.members[piece.start]),)
+        elif regions and resolved.owner is not None:
+            shape = resolved.owner[piece].shape
         return sample([inputs] * len(members) if pixels else sample.prepare(inputs), rows, shape)
 
     found = join([part(slice(i, min(i + size, n))) for i in range(0, n, size)])[0].cpu().numpy()
     if resolved.owner is None:
         found[~resolved.ok] = np.nan
         return found
-    owner = np.where(resolved.ok[:, None] if resolved.owner.ndim > 1 else resolved.ok, resolved.owner, -1).reshape(-1)
+    owner, ok = resolved.owner, resolved.ok
+    if resolved.members is not None:
+        owner, ok = owner[np.concatenate(resolved.members)], np.repeat(ok, list(map(len, resolved.members)))
+    owner = np.where(ok[:, None] if owner.ndim > 1 else ok, owner, -1).reshape(-1)
     rows = found.reshape(-1, found.shape[-1])[owner >= 0]
     return pool_by_owner(rows, owner[owner >= 0], n_spots, pool_of(model))

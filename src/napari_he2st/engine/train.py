@@ -21,7 +21,6 @@ from napari_he2st.engine.device import choose_device
 from napari_he2st.engine.features import NOTHING_GIVEN, Given
 from napari_he2st.engine.panel import choose_panel, expression_variance, further_genes
 from napari_he2st.engine.reference import describe_reference
-from napari_he2st.engine.run import predicts_cells
 from napari_he2st.engine.scoring import predict_resolved
 from napari_he2st.engine.trained import HVG_SCORED, About, Split, expression_of, mean_known, tile_px_of, trained_bundle
 from napari_he2st.engine.training_batches import TrainingBatches, measured
@@ -32,7 +31,7 @@ from napari_he2st.engine.training_data import (
     resolve,
 )
 from napari_he2st.zoo import inputs as kinds
-from napari_he2st.zoo.base import Expression, Predictor, Regions
+from napari_he2st.zoo.base import Expression, Predictor
 from napari_he2st.zoo.bundle import Bundle
 from napari_he2st.zoo.catalogue import system
 from napari_he2st.zoo.scale import scale_of
@@ -130,10 +129,6 @@ def train(
         sizes = _sizes_of(given)
         fit = _Fit(cls, dict(arguments or {}), genes, mpp, departures, seed, where, control, validated, patience, sizes)
         blank = fit.new_model()
-        if isinstance(blank.unit, Regions) and predicts_cells(blank):
-            raise ModelError(
-                "A system whose regions hold several nuclei can predict, but not be trained yet", where=name
-            )
         every = [*opened, *scored, *validated]
         resolved = {s.name: resolve(blank, s, fit.mpp, where, control) for s in every}
         splits = [

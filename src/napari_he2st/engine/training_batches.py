@@ -2,7 +2,7 @@
 
 Three layouts. Where units are spots, rows and targets go together. Where units are cells of a lattice or nuclei
 within spots, a batch is some spots with all of theirs, and ``owner`` links the two. Where units are regions, a
-batch is some regions; their cells are targets themselves, or owned by the spots that lie in them.
+batch is some regions; their cells are targets themselves, or owned by the spots that lie in them, as are their nuclei.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class TrainingBatches:
         self.n_slides = len(resolved)
         self._regions = isinstance(model.unit, Regions)
         self._owned = not self._regions and any(found.owner is not None for found in resolved)
-        self._by_section = not (self._owned or isinstance(model.unit, Spots | Pixels | Regions))
+        self._by_section = not isinstance(model.unit, Spots | Pixels | Regions)
         units = [self._units(found) for found in resolved]
         parts = [np.stack([np.full(len(u), i), u], axis=1) for i, u in enumerate(units)]
         # Units of several sections share a batch unless it comes with something of its whole section.
@@ -115,8 +115,24 @@ class TrainingBatches:
                 inputs[name] = to_device(self._resolved[first].inputs[name], self._device)
             else:
                 parts = [take(self._resolved[s].inputs[name], r) for s, r in rows.items()]
-                inputs[name] = to_device(join(spec.per, parts), self._device)
+                found = join(spec.per, parts)
+                if self._regions and isinstance(spec, kinds.Nuclei):
+                    found = self._counted_through(found, rows)
+                inputs[name] = to_device(found, self._device)
         return inputs
+
+    def _counted_through(self, maps: Tensor, regions: Mapping[int, np.ndarray]) -> Tensor:
+        """Label maps of regions, each counted from 1, with the numbers that their nuclei have in the batch."""
+        counts = [len(self._members(s)[region]) for s, chosen in regions.items() for region in chosen]
+        before = torch.tensor(np.cumsum([0, *counts[:-1]]), dtype=maps.dtype).view(-1, 1, 1)
+        return torch.where(maps > 0, maps + before, maps)
+
+    def _members(self, section: int) -> tuple[np.ndarray, ...]:
+        members = self._resolved[section].members
+        if members is None:
+            message = "Regions without their nuclei"
+            raise TypeError(message)
+        return members
 
     def _bank_without(self, section: int, names: tuple[str, ...]) -> dict[str, Tensor] | None:
         """Expression and some inputs of all sections but one; None where no input is asked for."""
@@ -150,14 +166,15 @@ class TrainingBatches:
         return rows, {**self._targets_of(spots), "owner": owner}
 
     def _region_targets(self, regions: Mapping[int, np.ndarray]) -> dict[str, Tensor]:
-        """Targets of some regions: of every cell, or of the spots in them with the owner of every cell."""
+        """Targets of some regions: of every cell, or of the spots in them with the owner of every cell or nucleus."""
         spots, owners, before = {}, [], 0
         for section, chosen in regions.items():
             owner = self._resolved[section].owner
             if owner is None:
                 message = "Regions without the spots of their cells"
                 raise TypeError(message)
-            here = owner[chosen]
+            nuclei = self._resolved[section].members is not None
+            here = owner[np.concatenate([self._members(section)[r] for r in chosen]) if nuclei else chosen]
             spots[section] = np.unique(here[here >= 0])
             place = np.searchsorted(spots[section], here)
             owners.append(np.where(here >= 0, place + before, -1))

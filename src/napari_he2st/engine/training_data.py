@@ -22,7 +22,7 @@ from napari_he2st.engine.features import ENCODED, NOTHING_GIVEN, Given, Scene
 from napari_he2st.engine.inputs import Supply
 from napari_he2st.engine.regions import Geometry, Layout
 from napari_he2st.engine.run import is_dense, predicts_cells
-from napari_he2st.zoo.base import Expression, Pixels, Predictor, Spots
+from napari_he2st.zoo.base import Expression, Pixels, Predictor, Regions, Spots
 from napari_he2st.zoo.scale import scale_of
 
 if TYPE_CHECKING:
@@ -92,13 +92,16 @@ class Resolved:
     ok
         False for units of which a tile could not be read, shape (units,).
     owner
-        Spot that each unit (shape (units,)) or each cell of a region (shape (regions, cells)) lies in, int64,
-        −1 in none; None where units are the spots themselves.
+        Spot that each unit (shape (units,)), each cell of a region (shape (regions, cells)) or each nucleus (shape
+        (nuclei,)) lies in, int64, −1 in none; None where units are the spots themselves.
+    members
+        Nuclei of each region, as rows of ``owner``; None where regions hold the cells of a lattice.
     """
 
     inputs: dict[str, Any]
     ok: np.ndarray
     owner: np.ndarray | None = None
+    members: tuple[np.ndarray, ...] | None = None
 
 
 def resolve(model: Predictor, section: TrainingSection, mpp: float, device: torch.device, control: Control) -> Resolved:
@@ -106,6 +109,8 @@ def resolve(model: Predictor, section: TrainingSection, mpp: float, device: torc
     control.start(None, f"Reading {section.name}")
     grid = section.grid
     scene = Scene(section.slide, grid, mpp, device, model=model, given=section.given)
+    if isinstance(model.unit, Regions) and predicts_cells(model):
+        return _resolve_nuclei(model, scene, control)
     if is_dense(model):
         return _resolve_regions(model, scene, control)
     owner = None
@@ -119,6 +124,24 @@ def resolve(model: Predictor, section: TrainingSection, mpp: float, device: torc
     control.start(len(rows), f"Reading {section.name}")
     inputs, ok = _collect(model, Supply(model.inputs, scene, batches), control)
     return Resolved(inputs, ok, owner)
+
+
+def _resolve_nuclei(model: Predictor, scene: Scene, control: Control) -> Resolved:
+    """The regions that show nuclei within a section's spots, with these nuclei."""
+    if scene.given.nuclei is None:
+        raise TruthError(
+            "This predictor needs segmented nuclei", where=scene.slide.name, todo="Name them with --nuclei"
+        )
+    nuclei = scene.given.nuclei.grid(scene.grid.mpp)
+    owner = _spot_of(nuclei.xy, scene.grid)
+    if (owner < 0).all():
+        raise TruthError("No nucleus lies in a spot of the section", where=scene.slide.name, todo="Check that both fit")
+    layout = Layout.of(Geometry.of(model), scene.slide, nuclei, np.flatnonzero(owner >= 0))
+    regions = np.arange(len(layout), dtype=np.intp)
+    control.start(len(regions), f"Reading {scene.slide.name}")
+    scene = replace(scene, grid=layout.centres, members=layout.members)
+    inputs, ok = _collect(model, Supply(model.inputs, scene, [regions[i : i + 1] for i in regions]), control)
+    return Resolved(inputs, ok, owner, layout.members)
 
 
 def _resolve_regions(model: Predictor, scene: Scene, control: Control) -> Resolved:

@@ -86,8 +86,13 @@ def nuclei(supply: Supply, spec: kinds.Nuclei) -> Callable[[int, Rows], Tensor]:
             kept = np.concatenate([members[row] for row in rows])
             place = np.zeros(given.largest + 1, dtype=np.int64)
             place[given.numbers[kept]] = 1 + np.arange(len(kept))
-            cut = np.stack([_cut(given, scene, scene.grid.xy[row], px, mpp) for row in rows])
-            return torch.from_numpy(place[cut]).to(scene.device)
+            maps = place[np.stack([_cut(given, scene, scene.grid.xy[row], px, mpp) for row in rows])]
+            for i, row in enumerate(rows):  # a nucleus too small to be hit by the map's pixels is one pixel large
+                lost = members[row][~np.isin(place[given.numbers[members[row]]], maps[i])]
+                at = given.centres_px[lost] * given.mpp - scene.grid.xy[row] * scene.slide.mpp
+                x, y = np.floor(at / mpp + px / 2).astype(np.intp).clip(0, px - 1).T
+                maps[i, y, x] = place[given.numbers[lost]]
+            return torch.from_numpy(maps).to(scene.device)
 
         return label_maps
     if spec.px is None:

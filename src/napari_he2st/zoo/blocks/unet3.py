@@ -5,13 +5,11 @@ Huang et al., "UNet 3+: a full-scale connected UNet for medical image segmentati
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-_WIDTHS = (64, 128, 256, 512, 1024)
-_BRANCH = 64
-_FUSED = 5 * _BRANCH
 
 
 class UNet3Plus(nn.Module):
@@ -21,26 +19,28 @@ class UNet3Plus(nn.Module):
     ----------
     n_channels, n_outputs
         Channels of the image, and of the map at its own resolution.
+    width
+        Of the first level and of each branch; every further level is twice as wide.
     """
 
-    def __init__(self, n_channels: int, n_outputs: int) -> None:
+    def __init__(self, n_channels: int, n_outputs: int, width: int = 64) -> None:
         super().__init__()
-        before = n_channels
-        for level, width in enumerate(_WIDTHS, start=1):
-            self.add_module(f"conv{level}", _TwoConvs(before, width))
-            before = width
+        widths = [width * 2**level for level in range(5)]
+        fused = 5 * width
+        for level, (before, after) in enumerate(pairwise([n_channels, *widths]), start=1):
+            self.add_module(f"conv{level}", _TwoConvs(before, after))
         for target in (4, 3, 2, 1):
             for source in range(1, 6):
-                width = _FUSED if target < source < 5 else _WIDTHS[source - 1]
+                before = fused if target < source < 5 else widths[source - 1]
                 name = _branch(source, target)
-                self.add_module(f"{name}_conv", nn.Conv2d(width, _BRANCH, 3, padding=1))
-                self.add_module(f"{name}_bn", nn.BatchNorm2d(_BRANCH))
-            self.add_module(f"conv{target}d_1", nn.Conv2d(_FUSED, _FUSED, 3, padding=1))
-            self.add_module(f"bn{target}d_1", nn.BatchNorm2d(_FUSED))
-        self.outconv_seg = nn.Conv2d(_FUSED, n_outputs, 3, padding=1)
+                self.add_module(f"{name}_conv", nn.Conv2d(before, width, 3, padding=1))
+                self.add_module(f"{name}_bn", nn.BatchNorm2d(width))
+            self.add_module(f"conv{target}d_1", nn.Conv2d(fused, fused, 3, padding=1))
+            self.add_module(f"bn{target}d_1", nn.BatchNorm2d(fused))
+        self.outconv_seg = nn.Conv2d(fused, n_outputs, 3, padding=1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Map (n, n_outputs, height, width), and states of its pixels: the last (320 wide) and the first (64)."""
+        """Map (n, n_outputs, height, width), and states of its pixels: the last (5 · width) and the first (width)."""
         part = self.get_submodule
         down: list[Tensor] = []
         for level in range(1, 6):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_he2st.zoo.base import Expression, Output, Predictor, Regions
+from napari_he2st.zoo.base import Batches, Expression, Output, Predictor, Regions
 from napari_he2st.zoo.blocks.graph import scatter_mean
 from napari_he2st.zoo.blocks.losses import nan_mse
+from napari_he2st.zoo.blocks.pixels import pixel_statistics
+from napari_he2st.zoo.blocks.start import start_at_mean
 from napari_he2st.zoo.blocks.unet3 import UNet3Plus
 from napari_he2st.zoo.inputs import CellReference, Nuclei, RegionImage
 from napari_he2st.zoo.recipe import Recipe
@@ -39,6 +41,8 @@ class GHIST(Predictor):
         Whether cells are mixtures of reference profiles.
     region_px, mpp
         Of the regions, and their pixel size.
+    width
+        Of the network's first level.
 
     Notes
     -----
@@ -59,6 +63,7 @@ class GHIST(Predictor):
         with_reference: bool = False,
         region_px: int = 256,
         mpp: float = 0.25,
+        width: int = 64,
     ) -> None:
         super().__init__()
         self.unit = Regions(px=region_px, mpp=mpp)
@@ -67,13 +72,13 @@ class GHIST(Predictor):
             self.inputs["cells"] = CellReference()
         self.n_classes, self.with_reference = n_classes, with_reference
         self.extras["pixels"] = np.full((2, 3), 127.5, dtype=np.float32)
-        self.cnn = UNet3Plus(3, n_classes + 1)
+        self.cnn = UNet3Plus(3, n_classes + 1, width)
         self.embed_hist = nn.Module()
-        self.embed_hist.model = nn.Sequential(nn.Linear(768, dim), nn.ReLU(), nn.Linear(dim, dim))
+        self.embed_hist.model = nn.Sequential(nn.Linear(12 * width, dim), nn.ReLU(), nn.Linear(dim, dim))
         self.estimate_comp = _Head(dim, dim, n_classes)
-        kind, width = ("weights", n_types) if with_reference else ("offset", n_genes)
+        kind, n_out = ("weights", n_types) if with_reference else ("offset", n_genes)
         for copy in _COPIES:
-            self.add_module(f"mlp_{kind}{copy}", _Head(dim, dim, width))
+            self.add_module(f"mlp_{kind}{copy}", _Head(dim, dim, n_out))
         for copy in _COPIES:
             self.add_module(f"refine_expr{copy}", _Refine(n_classes, n_genes, dim))
         self.mlp_hist = _Head(dim, dim, n_classes)
@@ -87,6 +92,18 @@ class GHIST(Predictor):
             kinds = int(cells["label"].max()) + 1
             reference = scatter_mean(cells["counts"].nan_to_num().log1p(), cells["label"], kinds)
         return {"images": (images - mean) / std, "nuclei": nuclei, "reference": reference}
+
+    def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:
+        """Take the statistics of the training images, then train.
+
+        Without a reference, cells start at their mean; if ``faithful`` at random, which leaves some genes at 0.
+        """
+        self.extras["pixels"] = np.array([[0.0] * 3, [255.0] * 3], dtype=np.float32)
+        found = pixel_statistics(prepared["images"] for _, prepared in batches)
+        self.extras["pixels"] = 255 * np.array([found["mean"], found["std"]], dtype=np.float32)
+        if not (self.faithful or self.with_reference):
+            start_at_mean(batches, *(self.get_submodule(f"refine_expr{copy}.linear_out") for copy in _COPIES))
+        yield from super().fit(batches, recipe)
 
     def forward(self, images: Tensor, nuclei: Tensor, reference: Tensor | None) -> dict[str, Tensor]:
         """What is known of the nuclei of some tiles, tile by tile, by ascending number.

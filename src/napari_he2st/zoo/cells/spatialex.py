@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.analysis.graphs import nearest
-from napari_he2st.zoo.base import Expression, Output, Predictor, Slide
+from napari_he2st.zoo.base import Batches, Expression, Output, Predictor, Slide
 from napari_he2st.zoo.blocks.graph import scatter_mean
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.sparse import sparse_tensor
+from napari_he2st.zoo.blocks.start import start_at_mean
 from napari_he2st.zoo.encoders.build import spec_of
 from napari_he2st.zoo.inputs import Features, Positions
 from napari_he2st.zoo.recipe import Recipe
@@ -114,6 +115,12 @@ class SpatialEx(Predictor):
             predicted = scatter_mean(predicted[own], targets["owner"][own], len(measured))
         shuffled = torch.randperm(len(features), device=features.device)
         return nan_mse(predicted, measured) + self.common(features, graph, shuffled)[0]
+
+    def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:
+        """Train from the mean of the training cells on; ``faithful`` from random weights."""
+        if not self.faithful:
+            start_at_mean(batches, self.predictor if self.plus else self.predictor.linear)
+        yield from super().fit(batches, recipe)
 
     def common(self, features: Tensor, graph: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
         """How far cells are from their mean beside cells in another ``order``: the loss, and their states."""
