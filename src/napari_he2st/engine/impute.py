@@ -108,7 +108,7 @@ def impute(
             scene = Scene(opened.slide, opened.grid, bundle.manifest.mpp, where, unit_um)
             prepared.append(_prepare(model, scene, np.arange(len(opened.grid), dtype=np.intp)))
         finally:
-            opened.slide.close()
+            opened.slide.original.close()
         xy = opened.grid.xy if transforms is None else transforms[i](opened.grid.xy)
         places.append(torch.from_numpy(xy * slide.mpp / unit_um).float().to(where))
     values = np.full((len(grid), len(bundle.genes)), np.nan, dtype=np.float32)

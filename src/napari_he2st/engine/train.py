@@ -118,7 +118,7 @@ def train(
         def open_all(some: Sequence[Section]) -> list[TrainingSection]:
             found = [TrainingSection.open(section, given, stain) for section in some]
             for section in found:
-                stack.callback(section.slide.close)
+                stack.callback(section.slide.original.close)
             return found
 
         opened, scored, validated = open_all(sections), open_all(holdout), open_all(validate)

@@ -202,7 +202,8 @@ class _Cohort:
         stated = bag_spec(model).mpp
         self.control.start(len(table.slides), "Reading slides")
         for path in table.slides:
-            with normalised(Slide.open(path, mpp=mpp), stain) as slide:
+            with Slide.open(path, mpp=mpp) as scan:
+                slide = normalised(scan, stain)
                 self.mpp = float(stated) if isinstance(stated, int | float) else slide.mpp
                 features, centres = resolve_bag(model, slide, self.mpp, self.device)
                 self.bags.append((features.cpu(), centres.cpu()))

@@ -124,10 +124,10 @@ class Slide:
     def recoloured(self, recolour: Recolour) -> Slide:
         """The slide in other colours, such as those of another stain.
 
-        It shares the file and the decoded tiles with this one; closing either closes both.
+        It shares the file and the decoded tiles with this one, its :attr:`original`, and closes with it.
         """
         changes = (*self._recolour, recolour)
-        return Slide(self.path, self._source, self.mpp, self.mpp_source, changes, self._of or self, self.name)
+        return Slide(self.path, self._source, self.mpp, self.mpp_source, changes, self.original, self.name)
 
     @property
     def colours(self) -> str:
@@ -145,12 +145,15 @@ class Slide:
 
     def close(self) -> None:
         """Release the file; the slide cannot be read any more."""
-        if self._of is not None:
-            self._of.close()
-            return
         self._closed = True
-        self._drawing.close()
-        self._source.close()
+        if self._of is None:
+            self._drawing.close()
+            self._source.close()
+
+    @property
+    def original(self) -> Slide:
+        """The slide whose file this one shares, where it is recoloured; else itself."""
+        return self._of or self
 
     @property
     def format(self) -> str:
@@ -302,7 +305,7 @@ class Slide:
         return self._read(0, 0, size, self.mpp * shrink)[0]
 
     def _check_open(self) -> None:
-        if (self._of or self)._closed:
+        if self._closed or self.original._closed:
             raise SlideError("The slide is closed", where=self.path, todo="Open it again")
 
     def _level_for(self, mpp: float) -> int:
