@@ -20,6 +20,7 @@ from napari_he2st.data.slides.stain import normalised
 from napari_he2st.data.truth import Section
 from napari_he2st.engine.predict import predict
 from napari_he2st.engine.train import train
+from napari_he2st.zoo.bundle import Bundle
 
 SHIFT = 0.3
 
@@ -93,6 +94,7 @@ def test_a_stain_is_learned_in_and_kept_by_the_bundle(learn, slide) -> None:
     assert bundle.manifest.stain == "macenko"
     np.testing.assert_allclose(bundle.members[0].bias.detach(), SHIFT, atol=0.01)
     np.testing.assert_allclose(bundle.manifest.scores["pcc"], 1.0, atol=1e-3)
+    bundle = Bundle(bundle.members, replace(bundle.manifest, system="mean"))  # one that has a card
     wanted, seen = (
         np.concatenate([chunk.mean for chunk in predict(one, on, grid)])
         for one, on in ((bundle_of(predictors.DenseColour), other), (bundle, slide))
