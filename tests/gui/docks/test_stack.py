@@ -8,6 +8,7 @@ import pytest
 from qtpy.QtCore import Qt
 
 from napari_he2st.gui.docks.stack import StackDock
+from napari_he2st.gui.workspace import layers_of
 
 pytestmark = pytest.mark.gui
 
@@ -44,7 +45,10 @@ def test_sections_are_aligned_shown_in_3d_and_saved(open_dock, session, viewer, 
     assert sorted(set(layer.data[:, 0])) == [0.0, 40.0]
     assert viewer.dims.ndisplay == 3
     assert [layer.name for layer in viewer.layers if layer.visible] == ["Stack"]
-    viewer.dims.ndisplay = 2
+    name = session.results["one"].slide
+    for ndisplay in (3, 2):  # the overview asks for it in both
+        viewer.dims.ndisplay = ndisplay
+        assert layers_of(viewer).current_view(name).polygon.shape == (4, 2)
     assert not layer.visible
     assert any(layer.visible for layer in viewer.layers)
     viewer.dims.ndisplay = 3
