@@ -9,7 +9,7 @@ from napari_he2st.zoo.base import Batches
 
 
 @torch.no_grad()
-def start_at_mean(batches: Batches, *heads: nn.Linear) -> None:
+def start_at_mean(batches: Batches, *heads: nn.Linear | nn.Conv2d) -> None:
     """Let last layers predict the mean of the training targets, gene by gene, whatever they are given (as in ST-Net).
 
     Else targets far from 0, such as logarithms of shares, cost thousands of steps before anything is learnt of the

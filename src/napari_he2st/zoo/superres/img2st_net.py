@@ -15,6 +15,7 @@ from napari_he2st.zoo.blocks.image_quality import WINDOW, joint_range, structura
 from napari_he2st.zoo.blocks.losses import nan_mse
 from napari_he2st.zoo.blocks.pixels import standardise
 from napari_he2st.zoo.blocks.rasters import owner_mean
+from napari_he2st.zoo.blocks.start import start_at_mean
 from napari_he2st.zoo.blocks.trunks import load_imagenet, torchvision_network
 from napari_he2st.zoo.inputs import RegionImage
 from napari_he2st.zoo.recipe import Recipe, descend, make_optimizer, make_schedule
@@ -43,6 +44,8 @@ class Img2STNet(Predictor):
         Width of a region and its pixel size: 112 µm in 7 bins of 16 or 14 of 8 µm.
     imagenet
         Start the trunk from ImageNet weights.
+    faithful
+        Start the last layer from random weights, as published; by default it starts at the mean.
 
     Notes
     -----
@@ -64,8 +67,10 @@ class Img2STNet(Predictor):
         tile_px: int = 448,
         mpp: float = 0.25,
         imagenet: bool = True,
+        faithful: bool = False,
     ) -> None:
         super().__init__()
+        self.faithful = faithful
         self.unit = Regions(px=tile_px, mpp=mpp, bins=bins)
         self.inputs = {"image": RegionImage()}
         self.outputs = {"expression": Output(per="pixel", pitch_um=self.unit.pitch_um)}
@@ -113,6 +118,8 @@ class Img2STNet(Predictor):
         """Train together with a projector that tells the bins of a batch apart by their expression."""
         if self.imagenet:
             load_imagenet(self._named_as_published(), self.trunk)
+        if not self.faithful:
+            start_at_mean(batches, self.pred_head[-1])
         device = self.skip_conv.weight.device
         n_genes = self.pred_head[-1].out_channels
         projector = ContrastiveProjector(self.fuse[0].out_channels, n_genes).to(device)

@@ -5,7 +5,7 @@ Built from the description in the publication, for its code is not public.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import torch
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_he2st.core.noise import Noise
-from napari_he2st.zoo.base import Expression, Label, Output, Predictor, Regions
+from napari_he2st.zoo.base import Batches, Expression, Label, Output, Predictor, Regions
 from napari_he2st.zoo.blocks.losses import nan_mse, spot_pcc_loss
 from napari_he2st.zoo.blocks.rasters import owner_sum
+from napari_he2st.zoo.blocks.start import start_at_mean
 from napari_he2st.zoo.blocks.vit import join_heads, split_heads
 from napari_he2st.zoo.encoders.build import Encoder, published_network, spec_of
 from napari_he2st.zoo.inputs import RegionImage
@@ -119,6 +120,15 @@ class PixNet(Predictor):
         cells = self.predict(**maps).flatten(0, 1)
         spots = owner_sum(cells, targets["owner"].flatten(), len(expression))
         return nan_mse(spots, expression) + _PCC_WEIGHT * spot_pcc_loss(spots, expression)
+
+    def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:
+        """Train, from each cell's part of the mean disc on."""
+        start_at_mean(batches, self.head)
+        owners = torch.cat([targets["owner"].flatten() for targets, _ in batches])
+        discs = sum(len(targets["expression"]) for targets, _ in batches)
+        with torch.no_grad():
+            self.head.bias *= discs / max(int((owners >= 0).sum()), 1)
+        yield from super().fit(batches, recipe)
 
 
 class _Expanded(nn.Module):
