@@ -37,7 +37,7 @@ class SlideResultBox(QGroupBox):
         super().__init__("Slide result")
         self._dock = dock
         self.facts = Facts()
-        note = QLabel(f"{keys.RESEARCH_USE} Not for diagnosis.")
+        note = QLabel(keys.RESEARCH_USE)
         note.setWordWrap(True)
         layout = QVBoxLayout(self)
         layout.addWidget(self.facts)
@@ -85,7 +85,8 @@ class SlideResultBox(QGroupBox):
         result = self._dock.session.current_result
         values = {} if result is None or result.adata is None else slide_result(result.adata)
         shown = sorted(values.items(), key=lambda entry: -entry[1])[:_SHOWN]
-        lines = {name: f"{value:.3g}" for name, value in shown}
+        places = ".3f" if all(0 <= value <= 1 for value in values.values()) else ".3g"  # probabilities, or numbers
+        lines = {name: format(value, places) for name, value in shown}
         if len(values) > _SHOWN:
             lines["…"] = f"and {len(values) - _SHOWN:,} more; export the result for all"
         self.facts.show_facts(lines)
