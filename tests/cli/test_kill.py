@@ -33,11 +33,12 @@ def colour_bundle(sample: str, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture
-def start(sample: str, colour_bundle: Path):
+def start(sample: str, colour_bundle: Path, monkeypatch: pytest.MonkeyPatch):
     """Start the command that predicts the sample, in a process of its own, forked so that it starts at once."""
     running = []
 
     def begin(out: Path) -> BaseProcess:
+        monkeypatch.setenv("HE2ST_CACHE", f"{out}.cache")  # one run must not find the features of the other
         options = ["--model", colour_bundle, "--pitch", PITCH_UM, "--store", f"{out}.store", "-o", out]
         process = get_context("fork").Process(target=main, args=(["predict", sample, *map(str, options)],))
         process.start()

@@ -14,6 +14,7 @@ import pytest
 from napari_he2st.core.errors import StoreError
 from napari_he2st.core.types import Chunk, Grid
 from napari_he2st.engine import store as store_module
+from napari_he2st.engine.shards import read_gene
 from napari_he2st.engine.store import Store, read_store
 
 GENES = ["A", "B", "C"]
@@ -142,3 +143,38 @@ def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
     (tmp_path / "he2st-store.json").write_text(json.dumps({"spots": 3})[:-2])
     with pytest.raises(StoreError, match="damaged"):
         read_store(tmp_path)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_half_precision_halves_the_arrays_and_changes_nothing_when_a_run_goes_on(tmp_path: Path) -> None:
+    grid, rows = make_grid(40), np.arange(40, dtype=np.intp)
+    plan = {"batch_size": 5}
+    sizes = {}
+    for precision in ("float32", "float16"):
+        with Store.open_run(tmp_path / precision, grid, GENES, rows, plan, spread=True, precision=precision) as store:
+            first = [store.rounded(make_chunk(batch, std=True)) for batch in batches_of(rows, 5)]
+            for chunk in first[:6]:
+                store.write(chunk)
+        with Store.open_run(tmp_path / precision, grid, GENES, rows, plan, spread=True, precision=precision) as store:
+            for kept, chunk in zip(store.finished(batches_of(rows, 5)), first, strict=False):
+                np.testing.assert_array_equal(kept.mean, chunk.mean)
+                np.testing.assert_array_equal(kept.std, chunk.std)
+            for chunk in first[6:]:
+                store.write(chunk)
+        _, _, values, manifest = read_store(tmp_path / precision)
+        assert manifest["precision"] == precision == values.dtype
+        np.testing.assert_array_equal(values[:], np.concatenate([chunk.mean for chunk in first]))
+        np.testing.assert_array_equal(read_gene(tmp_path / precision / "std", 1), values_of_std(first)[:, 1])
+        sizes[precision] = sum(file.stat().st_size for file in (tmp_path / precision).rglob("c/*/0"))
+    assert sizes["float16"] < 0.7 * sizes["float32"]
+    with pytest.raises(StoreError, match="precision"):
+        Store.open_run(tmp_path / "float16", grid, GENES, rows, plan, spread=True)
+    with Store.open_run(tmp_path / "large", grid, GENES, rows, plan, precision="float16") as store:
+        large = make_chunk(rows[:5])
+        large.mean[0, 0] = 1e6
+        with pytest.raises(StoreError, match="too large"):
+            store.rounded(large)
+
+
+def values_of_std(chunks: list) -> np.ndarray:
+    return np.concatenate([chunk.std for chunk in chunks])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -88,6 +88,9 @@ def predict(
     store: Annotated[
         Path | None, typer.Option("--store", help="Folder that keeps the run, so that it can go on after a stop.")
     ] = None,
+    precision: Annotated[
+        Literal["float32", "float16"], typer.Option("--precision", help="Of the values that are kept while it runs.")
+    ] = "float32",
     nuclei: Nuclei = None,
     cells: Cells = None,
     measured: Measured = None,
@@ -115,6 +118,7 @@ def predict(
     panel = None if genes is None else read_genes(genes).symbols
     if slides is not None and slide is None:
         run = {"genes": panel, "device": device, "seed": seed, "options": options, "n_samples": samples}
+        run["precision"] = precision
         _predict_many(slides, output, model, scheduler, force=force, run=run)
         return
     if slide is None or slides is not None or model is None:
@@ -163,6 +167,7 @@ def predict(
                 region=area,
                 genes=panel,
                 store=kept,
+                precision=precision,
                 device=device,
                 seed=seed,
                 n_samples=samples,

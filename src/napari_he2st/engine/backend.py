@@ -38,6 +38,7 @@ class CompiledEncoder:
         import openvino
 
         self.spec: EncoderSpec = encoder.spec
+        self.sha256 = encoder.sha256
         px = self.spec.px
         generator = torch.Generator().manual_seed(0)
         example = torch.randint(0, 256, (2, px, px, 3), dtype=torch.uint8, generator=generator)

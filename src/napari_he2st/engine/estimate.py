@@ -67,7 +67,7 @@ def estimate(
     where = choose_device(device)
     size = min(probe_tiles, auto_batch_size(where))
     middle = rows[len(rows) // 2 :][: size * (1 + auto_workers(where))]
-    settings = Settings(n_samples=n_samples, options=options, given=given, compiled=device == OPENVINO)
+    settings = Settings(n_samples=n_samples, options=options, given=given, compiled=device == OPENVINO, cached=False)
     runner = Runner(bundle, slide, grid, middle, where, columns, settings, size)
     list(runner.run(runner.plan[:1]))  # warms up
     start = time.perf_counter()

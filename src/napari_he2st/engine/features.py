@@ -23,6 +23,7 @@ from napari_he2st.core.types import Grid, Nuclei
 from napari_he2st.data.slides.grid import square_grid
 from napari_he2st.data.slides.tissue import tissue_mask
 from napari_he2st.engine.device import Halving, auto_workers, half_on, placed, precision, to_device
+from napari_he2st.engine.feature_cache import FeatureCache, feature_cache
 from napari_he2st.engine.workers import in_order
 from napari_he2st.zoo import inputs as kinds
 from napari_he2st.zoo.encoders.build import Encoder, build, spec_of
@@ -87,6 +88,8 @@ class Scene:
         Of regions, which are the grid then: the rows of spots, or of the given nuclei, that belong to each.
     compiled
         Whether encoders run compiled by OpenVINO.
+    cached
+        Whether features are taken from the cache and kept there.
     halving
         Puts what does not fit into memory through an encoder in pieces.
     """
@@ -100,6 +103,7 @@ class Scene:
     given: Given = NOTHING_GIVEN
     members: Sequence[NDArray[np.intp]] = ()
     compiled: bool = False
+    cached: bool = True
     halving: Halving = field(default_factory=Halving)
 
     @property
@@ -123,6 +127,13 @@ class Scene:
         model = encoder_on(encoder, self.device, self.compiled)
         tiles = to_device(tiles, self.device)
         return torch.cat(self.halving(lambda rows: encode(model, tiles[rows]), len(tiles)))
+
+    def known(self, encoder: str, px: int, mpp: float) -> FeatureCache:
+        """What is known already of an encoder's features on the slide."""
+        model = encoder_on(encoder, self.device, self.compiled)
+        if not self.cached:
+            return FeatureCache(None, model.spec.dim)
+        return feature_cache(self.slide, model, self.device, px, mpp)
 
 
 def ahead(source: Iterator[T], depth: int) -> Generator[T]:
@@ -221,7 +232,8 @@ def slide_statistics(scene: Scene, encoder: str, px: int, mpp: float) -> tuple[T
         float32, shape (dim,); a standard deviation of 0 is replaced by 1.
     """
     slide = scene.slide
-    key = f"{slide.fingerprint}|{slide.colours}|{slide.mpp:.6f}|{encoder}|{px}|{mpp:.6f}|{SAMPLE_TILES}"
+    weights = encoder_on(encoder, scene.device, scene.compiled).sha256
+    key = f"{slide.fingerprint}|{slide.colours}|{slide.mpp:.6f}|{encoder}|{weights}|{px}|{mpp:.6f}|{SAMPLE_TILES}"
     file = cache_folder() / "statistics" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
     if file.exists():
         with np.load(file, allow_pickle=False) as stored:

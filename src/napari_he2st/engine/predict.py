@@ -23,6 +23,7 @@ from napari_he2st.engine.probe import best_batch_size
 from napari_he2st.engine.results import to_adata
 from napari_he2st.engine.run import Runner, Settings, describe_given, in_its_stain, predicts_cells, sees_a_slide
 from napari_he2st.engine.sampling import draws_of
+from napari_he2st.engine.shards import Precision
 from napari_he2st.engine.slide_level import predict_bag, sees_bag
 from napari_he2st.engine.store import Store
 from napari_he2st.zoo.catalogue import load
@@ -47,6 +48,7 @@ def predict(
     order: Order = "raster",
     rows: NDArray[np.intp] | None = None,
     store: str | Path | None = None,
+    precision: Precision = "float32",
     genes: Sequence[str] | None = None,
     seed: int = 0,
     n_samples: int | None = None,
@@ -76,6 +78,8 @@ def predict(
     store
         Folder into which results stream; a run that was stopped there goes on where it ended, and the
         batches that were finished are yielded first.
+    precision
+        Of the values in the store; what is yielded is rounded as it is kept there.
     genes
         Genes to keep, a subset of the bundle's; None keeps all.
     seed
@@ -139,7 +143,8 @@ def predict(
             }
             panel = [bundle.genes[i] for i in columns]
             spread = len(bundle.members) * facts["n_samples"] > 1
-            target = stack.enter_context(Store.open_run(store, grid, panel, rows, facts, spread=spread))
+            opened = Store.open_run(store, grid, panel, rows, facts, spread=spread, precision=precision)
+            target = stack.enter_context(opened)
             size = target.batch_size
         work = runner(rows, size)
         plan = work.plan
@@ -151,6 +156,7 @@ def predict(
             plan = [window for window in plan if not target.has(window.kept)]
         for chunk in work.run(plan):
             if target is not None:
+                chunk = target.rounded(chunk)
                 target.write(chunk)
             yield chunk
             control.advance(len(chunk.index))

@@ -48,6 +48,8 @@ class Settings:
         What the user supplies beside the slide.
     compiled
         Whether encoders run compiled by OpenVINO.
+    cached
+        Whether features are taken from the cache and kept there; not where time is taken.
     """
 
     seed: int = 0
@@ -55,6 +57,7 @@ class Settings:
     options: Mapping[str, Any] | None = None
     given: Given = NOTHING_GIVEN
     compiled: bool = False
+    cached: bool = True
 
 
 def in_its_stain(bundle: Bundle, slide: Slide, stain: str | None) -> Slide:
@@ -139,6 +142,7 @@ class Runner:
             self._model,
             settings.given,
             compiled=settings.compiled,
+            cached=settings.cached,
             halving=Halving(say),
         )
         self._layout = Layout.of(Geometry.of(self._model), slide, grid, rows) if is_dense(self._model) else None

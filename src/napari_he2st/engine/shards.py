@@ -1,7 +1,8 @@
 """Shards of a zarr v3 array of spots × genes, written and read without zarr, which is an order of magnitude faster.
 
 A shard holds some thousand spots and all genes: chunks of :data:`GENES` genes one after the other, each (rows, genes)
-as little-endian float32, then the index (offset and size of every chunk) and its checksum. Any zarr v3 reader opens it.
+as little-endian float32 or float16, then the index (offset and size of every chunk) and its checksum. Any zarr v3
+reader opens it.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ import json
 import os
 import struct
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_he2st.core.atomic import atomic_write
+
+Precision = Literal["float32", "float16"]
 
 GENES = 4
 """Genes per chunk: few, so that one gene is read with little else."""
@@ -24,15 +28,15 @@ _ENTRY, _CHECKSUM_BYTES = struct.Struct("<QQ"), 4  # of the index: offset and si
 _ABSENT = 2**64 - 1  # offset of a chunk that is not there
 
 
-def create_array(path: Path, n_spots: int, n_genes: int, rows: int) -> None:
-    """Create an array of NaN, float32 (spots, genes), with that many spots per shard."""
+def create_array(path: Path, n_spots: int, n_genes: int, rows: int, precision: Precision = "float32") -> None:
+    """Create an array of NaN, (spots, genes), with that many spots per shard."""
     import zarr
 
     rows, genes = min(rows, n_spots), min(GENES, n_genes)
     zarr.create_array(
         str(path),
         shape=(n_spots, n_genes),
-        dtype="float32",
+        dtype=precision,
         chunks=(rows, genes),
         shards=(rows, -(-n_genes // genes) * genes),
         compressors=None,
@@ -42,17 +46,17 @@ def create_array(path: Path, n_spots: int, n_genes: int, rows: int) -> None:
 
 
 def write_shard(array: Path, number: int, block: NDArray[np.float32]) -> None:
-    """Write the rows of a shard, float32 (rows, genes), aside and then in place."""
+    """Write the rows of a shard, float32 (rows, genes), in the array's precision, aside and then in place."""
     from google_crc32c import value as crc32c
 
-    _, n_genes, rows, genes = _layout(array)
+    _, n_genes, rows, genes, dtype = _layout(array)
     n_chunks = -(-n_genes // genes)
-    size = rows * genes * 4
+    size = rows * genes * dtype.itemsize
     index = np.empty((n_chunks, 2), dtype="<u8")
     index[:, 0], index[:, 1] = np.arange(n_chunks, dtype=np.uint64) * np.uint64(size), size
     path = _shard(array, number)
     path.parent.mkdir(parents=True, exist_ok=True)
-    room = np.empty((min(n_chunks, _SLAB_GENES // genes), rows, genes), dtype="<f4")  # recycled: new pages cost as much
+    room = np.empty((min(n_chunks, _SLAB_GENES // genes), rows, genes), dtype)  # recycled: new pages cost as much
     with atomic_write(path, force=True) as aside, aside.open("wb") as stream:
         for first in range(0, n_chunks, _SLAB_GENES // genes):
             some = block[:, first * genes : first * genes + _SLAB_GENES]
@@ -70,7 +74,7 @@ def write_shard(array: Path, number: int, block: NDArray[np.float32]) -> None:
 
 def read_gene(array: Path, column: int) -> NDArray[np.float32]:
     """Values of one gene over all spots, float32 (spots,); NaN where no shard is."""
-    n_spots, n_genes, rows, genes = _layout(array)
+    n_spots, n_genes, rows, genes, dtype = _layout(array)
     place = column // genes * _ENTRY.size - (-(-n_genes // genes) * _ENTRY.size + _CHECKSUM_BYTES)
     values = np.full(n_spots, np.nan, dtype=np.float32)
     for number in range(-(-n_spots // rows)):
@@ -83,18 +87,18 @@ def read_gene(array: Path, column: int) -> NDArray[np.float32]:
             if offset == _ABSENT:
                 continue
             stream.seek(offset)
-            chunk = np.frombuffer(stream.read(size), dtype="<f4").reshape(rows, genes)
+            chunk = np.frombuffer(stream.read(size), dtype).reshape(rows, genes)
         part = values[number * rows : (number + 1) * rows]
         part[:] = chunk[: len(part), column % genes]
     return values
 
 
-def _layout(array: Path) -> tuple[int, int, int, int]:
-    """Spots and genes of an array, and of its chunks."""
+def _layout(array: Path) -> tuple[int, int, int, int, np.dtype[np.floating]]:
+    """Spots and genes of an array, and of its chunks; how its values are written."""
     facts = json.loads((array / "zarr.json").read_text(encoding="utf-8"))
     n_spots, n_genes = facts["shape"]
     rows, genes = facts["codecs"][0]["configuration"]["chunk_shape"]
-    return n_spots, n_genes, rows, genes
+    return n_spots, n_genes, rows, genes, np.dtype(facts["data_type"]).newbyteorder("<")
 
 
 def _shard(array: Path, number: int) -> Path:

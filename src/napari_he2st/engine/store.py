@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from napari_he2st.core.atomic import atomic_write
 from napari_he2st.core.errors import StoreError
 from napari_he2st.core.types import Chunk, Grid
-from napari_he2st.engine.shards import create_array, write_shard
+from napari_he2st.engine.shards import Precision, create_array, write_shard
 
 if TYPE_CHECKING:
     import zarr
@@ -86,6 +86,7 @@ class Store:
         plan: dict[str, Any],
         *,
         spread: bool = False,
+        precision: Precision = "float32",
     ) -> Store:
         """Create a store, or open the one of the same run to go on with it.
 
@@ -99,6 +100,8 @@ class Store:
             Everything else that decides the result, ``batch_size`` included; JSON values.
         spread
             Whether a standard deviation comes with every value.
+        precision
+            Of the values on disk.
 
         Raises
         ------
@@ -107,18 +110,19 @@ class Store:
         """
         path = Path(folder)
         manifest = {**plan, "genes": genes, "spots": len(grid), "run_sha256": _run_hash(grid, rows), "sealed": []}
+        manifest["precision"] = precision
         if path.exists() and _holds_something_else(path):
             raise StoreError("The folder is not empty and holds no store", where=path, todo="Choose another folder")
         (path / "journal").mkdir(parents=True, exist_ok=True)
         lock = _lock(path / "lock")
         try:
             if (path / _MANIFEST).exists():
-                stored = read_manifest(path)
+                stored = {"precision": "float32", **read_manifest(path)}
                 _check_same_run(path, stored, manifest)
                 manifest = stored
             else:
                 _create(path, grid, manifest)
-            _check_room(path, disk_bytes(len(grid), len(genes), spread=spread))
+            _check_room(path, disk_bytes(len(grid), len(genes), spread=spread, precision=precision))
             return cls(path, manifest, rows, lock)
         except BaseException:
             lock.close()
@@ -142,6 +146,26 @@ class Store:
     def has(self, rows: NDArray[np.intp]) -> bool:
         """Whether all these grid rows are on disk."""
         return bool(self._done[rows].all())
+
+    def rounded(self, chunk: Chunk) -> Chunk:
+        """A batch as the store keeps it, so that a run says the same whether it went on or not.
+
+        Raises
+        ------
+        StoreError
+            A value is too large for float16.
+        """
+        if self._manifest["precision"] == "float32":
+            return chunk
+        with np.errstate(over="ignore"):
+            mean = chunk.mean.astype(np.float16)
+            std = None if chunk.std is None else chunk.std.astype(np.float16)
+        if np.isinf(mean).any() or (std is not None and np.isinf(std).any()):
+            todo = "Keep the run in another folder, with --precision float32"
+            raise StoreError("A predicted value is too large for float16", where=self._folder, todo=todo)
+        return Chunk(
+            chunk.output, chunk.index, mean.astype(np.float32), None if std is None else std.astype(np.float32)
+        )
 
     def write(self, chunk: Chunk) -> None:
         """Append a batch.
@@ -250,17 +274,17 @@ class Store:
         write_shard(self._folder / "expression", shard, mean)
         if spread is not None:
             if not (self._folder / "std" / "zarr.json").exists():
-                create_array(self._folder / "std", self._n, self._n_genes, SHARD_ROWS)
+                create_array(self._folder / "std", self._n, self._n_genes, SHARD_ROWS, self._manifest["precision"])
             write_shard(self._folder / "std", shard, spread)
         self._manifest["sealed"] = sorted({*self._manifest["sealed"], shard})
         _write_manifest(self._folder, self._manifest)
         self._journal(shard).unlink()
 
 
-def disk_bytes(n_spots: int, n_genes: int, *, spread: bool = False) -> int:
+def disk_bytes(n_spots: int, n_genes: int, *, spread: bool = False, precision: Precision = "float32") -> int:
     """Disk space that a store takes at most: its arrays, and the journals of the shards that are not complete."""
     arrays = 2 if spread else 1
-    return arrays * n_genes * 4 * (n_spots + min(n_spots, SHARD_ROWS))
+    return arrays * n_genes * (n_spots * np.dtype(precision).itemsize + 4 * min(n_spots, SHARD_ROWS))
 
 
 def _check_room(folder: Path, needed: int) -> None:
@@ -322,7 +346,7 @@ def _create(folder: Path, grid: Grid, manifest: dict[str, Any]) -> None:
         arrays["names"] = np.asarray(grid.names, dtype=str)
     with atomic_write(folder / "grid.npz", force=True) as aside:
         np.savez(aside, allow_pickle=False, **arrays)
-    create_array(folder / "expression", len(grid), len(manifest["genes"]), SHARD_ROWS)
+    create_array(folder / "expression", len(grid), len(manifest["genes"]), SHARD_ROWS, manifest["precision"])
     manifest["grid"] = {
         "pitch_um": grid.pitch_um,
         "lattice": grid.lattice,

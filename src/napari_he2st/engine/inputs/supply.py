@@ -121,12 +121,24 @@ class Supply:
 
         return values
 
-    def tiles(self, px: int, mpp: float) -> _TileStream:
-        """The stream of tiles of one size, shared by all inputs that need it."""
+    def tiles(
+        self, px: int, mpp: float, known: Callable[[NDArray[np.float64]], NDArray[np.bool_]] | None = None
+    ) -> _TileStream:
+        """The stream of tiles of one size, shared by all inputs that need it.
+
+        Parameters
+        ----------
+        px, mpp
+            The size.
+        known
+            Says of which positions no tile is needed: batches that have no other are not read ahead.
+        """
         key = (px, mpp)
         if key not in self._tiles:
             self._tiles[key] = _TileStream(self._scene, self._batches, px, mpp)
-        return self._tiles[key]
+        stream, xy = self._tiles[key], self._scene.grid.xy
+        stream.ahead |= {i for i, rows in enumerate(self._batches) if known is None or not known(xy[rows]).all()}
+        return stream
 
     @property
     def scene(self) -> Scene:
@@ -135,33 +147,53 @@ class Supply:
 
 
 class _TileStream:
-    """Tiles of one size, read ahead by a thread, one batch at a time."""
+    """Tiles of one size, one batch at a time; those of the batches in ``ahead`` are read ahead by a thread."""
 
     def __init__(self, scene: Scene, batches: list[NDArray[np.intp]], px: int, mpp: float) -> None:
-        order = np.concatenate(batches) if batches else np.zeros(0, dtype=np.intp)
-        size = len(batches[0]) if batches else 1
-        centres = scene.grid.xy[order]
-        self._source = ahead(scene.slide.read_tiles(centres, px, mpp, batch_size=size), depth=2)
-        self._device = scene.device
+        self._scene, self._batches, self._px, self._mpp = scene, batches, px, mpp
+        self.ahead: set[int] = set()
+        self._source: Generator[TileBatch] | None = None
         self._held: dict[int, tuple[Tensor, NDArray[np.bool_]]] = {}
 
     def take(self, number: int) -> None:
-        """Read batch ``number``, the one after the last that was taken, and hold it."""
-        batch: TileBatch = next(self._source)
-        tiles = torch.from_numpy(batch.tiles).permute(0, 3, 1, 2)
-        self._held[number] = to_device(tiles, self._device), batch.ok
+        """Hold the tiles of batch ``number``, which comes after the last that was taken, if it is read ahead."""
+        if number not in self.ahead:
+            return
+        if self._source is None:
+            order = np.concatenate([self._batches[i] for i in sorted(self.ahead)])
+            self._source = ahead(self._read(order, len(self._batches[min(self.ahead)])), depth=2)
+        self._hold(number, next(self._source))
 
     def get(self, number: int) -> Tensor:
-        """Tiles of a batch that is held: uint8 (n, 3, px, px) on the device."""
+        """Tiles of a batch that was taken: uint8 (n, 3, px, px) on the device; read now if not ahead."""
+        if number not in self._held:
+            rows = self._batches[number]
+            (batch,) = self._read(rows, len(rows))
+            self._hold(number, batch)
         return self._held[number][0]
+
+    def ok(self, number: int) -> NDArray[np.bool_]:
+        """Which tiles of a batch could be read; all if none was needed."""
+        return self._held[number][1] if number in self._held else np.ones(len(self._batches[number]), dtype=bool)
 
     def drop(self, number: int) -> NDArray[np.bool_]:
         """Let a batch go; returns which of its tiles could be read."""
-        return self._held.pop(number)[1]
+        ok = self.ok(number)
+        self._held.pop(number, None)
+        return ok
 
     def close(self) -> None:
         """End the reading thread."""
-        self._source.close()
+        if self._source is not None:
+            self._source.close()
+
+    def _read(self, rows: NDArray[np.intp], size: int) -> Iterator[TileBatch]:
+        scene = self._scene
+        return scene.slide.read_tiles(scene.grid.xy[rows], self._px, self._mpp, batch_size=size)
+
+    def _hold(self, number: int, batch: TileBatch) -> None:
+        tiles = torch.from_numpy(batch.tiles).permute(0, 3, 1, 2)
+        self._held[number] = to_device(tiles, self._scene.device), batch.ok
 
 
 _RESOLVERS: dict[type[Input], Callable[[Supply, Any], Resolve]] = {

@@ -5,6 +5,7 @@ A resolver takes the supply and a spec and returns a function of (batch number, 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 Rows = NDArray[np.intp]
 
+RECENT_TILES = 4096
+"""Tiles in the neighbourhood of spots whose features are held in memory: some rows of a slide."""
+
 
 def tiles(supply: Supply, spec: kinds.Tiles) -> Callable[[int, Rows], Tensor]:
     """Tiles around spots."""
@@ -40,13 +44,30 @@ def tiles(supply: Supply, spec: kinds.Tiles) -> Callable[[int, Rows], Tensor]:
 def features(supply: Supply, spec: kinds.Features) -> Callable[[int, Rows], Tensor]:
     """Encoder features of tiles around spots."""
     scene = supply.scene
-    encoder_on(spec.encoder, scene.device, scene.compiled)  # so that what is wrong with it is said before any reading
     px, mpp = encoder_tile(scene, spec)
-    stream = supply.tiles(px, mpp)
+    known = scene.known(spec.encoder, px, mpp)  # so that what is wrong with it is said before any reading
+    stream = supply.tiles(px, mpp, known.has)
+
+    def encoded(number: int, rows: Rows) -> Tensor:
+        xy = scene.grid.xy[rows]
+        values, there = known.get(xy)
+        if there.all():
+            return torch.from_numpy(values).to(scene.device)
+        missing = np.flatnonzero(~there)
+        tiles = stream.get(number)
+        fresh = scene.encode(spec.encoder, tiles if not there.any() else tiles[torch.from_numpy(missing)])
+        ok = stream.ok(number)[missing]
+        known.put(xy[missing[ok]], fresh.cpu().numpy()[ok])
+        if not there.any():
+            return fresh
+        found = torch.from_numpy(values).to(scene.device)
+        found[torch.from_numpy(missing).to(scene.device)] = fresh
+        return found
+
     if spec.standardise == "slide":
         mean, std = (t.to(scene.device) for t in slide_statistics(scene, spec.encoder, px, mpp))
-        return lambda number, rows: (scene.encode(spec.encoder, stream.get(number)) - mean) / std
-    return lambda number, rows: scene.encode(spec.encoder, stream.get(number))
+        return lambda number, rows: (encoded(number, rows) - mean) / std
+    return encoded
 
 
 def neighbour_tiles(supply: Supply, spec: kinds.NeighbourTiles) -> Callable[[int, Rows], tuple[Tensor, Tensor]]:
@@ -88,22 +109,27 @@ def neighbour_features(supply: Supply, spec: kinds.NeighbourFeatures) -> Callabl
             inside = np.asarray(((centres >= 0) & (centres < np.asarray(scene.slide.size))).all(axis=-1))
             return centres, inside
 
-    # A tile that several spots have in their neighbourhood is encoded once.
-    known: dict[tuple[float, float], Tensor] = {}
+    # A tile that several spots have in their neighbourhood is encoded once: the last ones are at hand, the others
+    # in the cache.
+    recent: OrderedDict[tuple[float, float], Tensor] = OrderedDict()
 
     def features(number: int, rows: Rows) -> tuple[Tensor, Tensor]:
         centres, exists = around(rows)
         wanted = [tuple(centre) for centre in np.round(centres[exists], 3).tolist()]
-        fresh = list(dict.fromkeys(centre for centre in wanted if centre not in known))
+        here = {centre: recent[centre] for centre in wanted if centre in recent}
+        fresh = list(dict.fromkeys(centre for centre in wanted if centre not in here))
         if fresh:
-            tiles = read_tiles(scene, np.asarray(fresh), px, mpp)
-            for start in range(0, len(fresh), ENCODED):
-                encoded = scene.encode(spec.encoder, tiles[start : start + ENCODED])
-                known.update(zip(fresh[start : start + ENCODED], encoded, strict=True))
+            values, _ = encoded_at(scene, spec.encoder, np.asarray(fresh), px, mpp)
+            here.update(zip(fresh, values, strict=True))
+        for centre, value in here.items():
+            recent[centre] = value
+            recent.move_to_end(centre)
+        while len(recent) > RECENT_TILES:
+            recent.popitem(last=False)
         found = torch.zeros(*exists.shape, dim, device=scene.device)
         mask = torch.from_numpy(exists).to(scene.device)
         if wanted:
-            found[mask] = torch.stack([known[centre] for centre in wanted])
+            found[mask] = torch.stack([here[centre] for centre in wanted])
         return found, mask
 
     return features
@@ -117,13 +143,12 @@ def tile_graph(supply: Supply, spec: kinds.TileGraph) -> Callable[[int, Rows], t
 
     def graph(number: int, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
         cells, owner = np.unique(np.floor(scene.grid.xy[rows] / side_px), axis=0, return_inverse=True)
-        tiles = read_tiles(scene, (cells + 0.5) * side_px, px, mpp)
-        parts = [scene.encode(spec.encoder, tiles[i : i + ENCODED]) for i in range(0, len(tiles), ENCODED)]
+        encoded, _ = encoded_at(scene, spec.encoder, (cells + 0.5) * side_px, px, mpp)
         near = np.zeros((len(cells), len(cells)), dtype=bool)
         if len(cells) > 1:
             near[np.arange(len(cells))[:, None], nearest(cells, min(8, len(cells) - 1))] = True
         mutual = torch.from_numpy((near & near.T).astype(np.float32)).to(scene.device)
-        return torch.cat(parts), torch.from_numpy(owner.reshape(-1)).to(scene.device), mutual
+        return encoded, torch.from_numpy(owner.reshape(-1)).to(scene.device), mutual
 
     return graph
 
@@ -159,18 +184,36 @@ def bag(supply: Supply, spec: kinds.Bag) -> Callable[[int, Rows], tuple[Tensor, 
                 raise ModelError("No tissue was found on the slide", where=scene.slide.name)
             if spec.max_tiles is not None and len(xy) > spec.max_tiles:
                 xy = xy[np.linspace(0, len(xy) - 1, spec.max_tiles).round().astype(np.intp)]
-            batches = ahead(scene.slide.read_tiles(xy, px, mpp, batch_size=ENCODED), depth=2)
-
-            def encoded_batch(batch: TileBatch) -> tuple[Tensor, NDArray[np.bool_]]:
-                return scene.encode(spec.encoder, torch.from_numpy(batch.tiles).permute(0, 3, 1, 2)), batch.ok
-
-            encoded = list(in_order(encoded_batch, batches, auto_workers(scene.device)))
-            ok = np.concatenate([part[1] for part in encoded])  # a tile that cannot be read is not in the bag
+            # A tile that cannot be read is not in the bag.
+            encoded, ok = encoded_at(scene, spec.encoder, xy, px, mpp, n_workers=auto_workers(scene.device))
             um = torch.from_numpy((xy[ok] * scene.slide.mpp).astype(np.float32)).to(scene.device)
-            known.append((torch.cat([part[0] for part in encoded])[torch.from_numpy(ok).to(scene.device)], um))
+            known.append((encoded[torch.from_numpy(ok).to(scene.device)], um))
         return known[0]
 
     return found
+
+
+def encoded_at(
+    scene: Scene, encoder: str, centres: NDArray[np.float64], px: int, mpp: float, *, n_workers: int = 1
+) -> tuple[Tensor, NDArray[np.bool_]]:
+    """Features around some positions: float32 (n, dim), and which of the tiles could be read."""
+    known = scene.known(encoder, px, mpp)
+    values, there = known.get(centres)
+    missing = np.flatnonzero(~there)
+    ok = np.ones(len(centres), dtype=bool)
+
+    def encoded(batch: TileBatch) -> tuple[TileBatch, Tensor]:
+        return batch, scene.encode(encoder, torch.from_numpy(batch.tiles).permute(0, 3, 1, 2))
+
+    if len(missing):
+        batches = ahead(scene.slide.read_tiles(centres[missing], px, mpp, batch_size=ENCODED), depth=2)
+        for start, (batch, fresh) in zip(
+            range(0, len(missing), ENCODED), in_order(encoded, batches, n_workers), strict=True
+        ):
+            rows = missing[start : start + ENCODED]
+            values[rows], ok[rows] = fresh.cpu().numpy(), batch.ok
+            known.put(centres[rows[batch.ok]], values[rows[batch.ok]])
+    return torch.from_numpy(values).to(scene.device), ok
 
 
 def read_tiles(scene: Scene, centres: NDArray[np.float64], px: int, mpp: float) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,15 @@ class Encoder(nn.Module):
         self.spec, self.network = spec, network
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of its weights, by which features of other weights are told apart."""
+        digest = hashlib.sha256()
+        for key, value in self.network.state_dict().items():
+            digest.update(key.encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     def normalise(self, tiles: Tensor) -> Tensor:
         """Tiles as the network wants them.
