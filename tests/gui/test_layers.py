@@ -10,7 +10,7 @@ import pytest
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Points
 
-from napari_he2st.core.types import Chunk, Domains
+from napari_he2st.core.types import Chunk, Domains, Region
 from napari_he2st.engine.session import Session
 from napari_he2st.gui.gene_map import MAX_POINTS, robust_limits
 from napari_he2st.gui.layers import SlideLayers, slide_layer_data
@@ -204,6 +204,46 @@ def test_regions_are_polygons_in_level0_pixels(viewer, session, layers, slide):
     first, second = session.regions["section"]
     np.testing.assert_allclose(first.polygon, [[40, 20], [120, 20], [120, 80]])
     np.testing.assert_allclose(second.polygon.max(axis=0) - second.polygon.min(axis=0), (40, 20), rtol=0.01)
+
+
+def test_names_and_classes_of_regions_stay_with_their_shapes(viewer, session, layers, slide):
+    session.add_slide(slide)
+    shapes = layers.draw_regions("section")
+    for x in (0, 50, 100):
+        shapes.add([[10, x], [10, x + 40], [40, x + 40]], shape_type="polygon")
+    assert [region.name for region in session.regions["section"]] == ["region 1", "region 2", "region 3"]
+    first, second, third = session.regions["section"]
+    session.set_regions("section", [first, replace(second, name="core", kind="Tumor", colour="#0072B2"), third])
+    assert list(shapes.features["name"]) == ["region 1", "core", "region 3"]
+    np.testing.assert_allclose(shapes.edge_color[1], (0, 0x72 / 255, 0xB2 / 255, 1), atol=1e-6)
+    shapes.selected_data = {0}
+    shapes.remove_selected()
+    kept = session.regions["section"]
+    assert [(region.name, region.kind) for region in kept] == [("core", "Tumor"), ("region 3", "")]
+    shapes.add([[10, 200], [10, 240], [40, 240]], shape_type="polygon")
+    assert [region.name for region in session.regions["section"]] == ["core", "region 3", "region 1"]
+
+
+def test_regions_from_elsewhere_are_drawn(viewer, session, layers, slide):
+    session.add_slide(slide)
+    session.set_regions(
+        "section",
+        [
+            Region.box(
+                20,
+                40,
+                100,
+                60,
+                "a",
+            ),
+            Region.box(200, 40, 10, 10, "b"),
+        ],
+    )
+    shapes = layers.draw_regions("section")
+    np.testing.assert_allclose(shapes.data[0], [[20, 10], [20, 60], [50, 60], [50, 10]])
+    session.set_regions("section", session.regions["section"][1:])
+    assert list(shapes.features["name"]) == ["b"]
+    assert len(shapes.data) == 1
 
 
 def test_gene_change_is_fast(session, layers, slide, square_grid):

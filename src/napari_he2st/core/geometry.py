@@ -74,3 +74,10 @@ def inside_polygon(xy: ArrayLike, polygon: ArrayLike) -> NDArray[np.bool_]:
         inside ^= crosses & (points[:, 0] < at_x)
         previous = vertex
     return inside
+
+
+def signed_area(polygon: ArrayLike) -> float:
+    """Area of a polygon (m, 2) by the shoelace formula; its sign tells which way around it goes."""
+    ring = np.asarray(polygon, dtype=np.float64) - np.asarray(polygon, dtype=np.float64)[0]  # precise far from 0
+    x, y = ring[:, 0], ring[:, 1]
+    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2

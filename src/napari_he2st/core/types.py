@@ -308,10 +308,16 @@ class Region:
         Corners in level-0 pixels (x, y), float64, shape (m, 2).
     name
         What the user calls it.
+    kind
+        Its class, such as ``"Tumor"``; empty without one.
+    colour
+        Colour of its class, ``"#rrggbb"``, or None where nobody chose one.
     """
 
     polygon: NDArray[np.float64]
     name: str = "region"
+    kind: str = ""
+    colour: str | None = None
 
     @classmethod
     def box(cls, x: float, y: float, width: float, height: float, name: str = "region") -> Region:

@@ -57,10 +57,10 @@ def read_labels(path: str | Path, adata: AnnData) -> NDArray[np.object_]:
 
 
 def labels_in_regions(xy: NDArray, regions: Iterable[Region]) -> NDArray[np.object_]:
-    """Name of the region that each position (x, y) lies in, the last of several; ``"none"`` where in none."""
+    """Class, else name, of the region that each position (x, y) lies in, the last of several; else ``"none"``."""
     found = np.full(len(xy), NONE, dtype=object)
     for region in regions:
-        found[inside_polygon(xy, region.polygon)] = region.name
+        found[inside_polygon(xy, region.polygon)] = region.kind or region.name
     return found
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from napari.utils.colormaps import Colormap, ensure_colormap
 
-from napari_he2st.core.types import Domains
+from napari_he2st.core.types import Domains, Region
 
 
 class Map(NamedTuple):
@@ -55,3 +57,17 @@ def domain_colours(domains: Domains) -> list[str]:
 def domain_colour(label: int) -> str:
     """Colour of domain 0, 1, … as a hex string."""
     return DOMAIN_COLOURS[label % len(DOMAIN_COLOURS)]
+
+
+UNCLASSED = "#D55E00"
+"""Colour of regions without a class."""
+
+
+def colour_regions(regions: Sequence[Region]) -> list[Region]:
+    """The same regions, each in the colour of its class: one that a region of it has, else one that is free."""
+    chosen = {region.kind: region.colour for region in reversed(regions) if region.kind and region.colour}
+    free = iter(colour for colour in DOMAIN_COLOURS if colour not in (UNCLASSED, *chosen.values()))
+    for region in regions:
+        if region.kind and region.kind not in chosen:
+            chosen[region.kind] = next(free, UNCLASSED)
+    return [replace(region, colour=chosen.get(region.kind)) for region in regions]

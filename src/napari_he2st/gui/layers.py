@@ -22,6 +22,7 @@ from napari_he2st.gui.gene_map import METADATA, UNITS, GeneMap, Mode
 from napari_he2st.gui.navigation import Navigator
 from napari_he2st.gui.nuclei_layer import nuclei_layer
 from napari_he2st.gui.rasters import outline_of, raster_of
+from napari_he2st.gui.region_layer import RegionLayer
 from napari_he2st.gui.ruler import Ruler
 from napari_he2st.gui.side_by_side import SideBySide
 
@@ -91,7 +92,7 @@ class SlideLayers:
         self._spreads: dict[str, GeneMap] = {}
         self._domains: dict[str, DomainMap] = {}
         self._masks: dict[str, Image] = {}
-        self._regions: dict[str, Shapes] = {}
+        self._regions: dict[str, RegionLayer] = {}
         self._nuclei: dict[str, Labels] = {}
         self._tiles: Image | None = None
         self._chosen: str | None = None  # the slide that was last shown
@@ -103,6 +104,7 @@ class SlideLayers:
         session.slide_removed.connect(self._slide_removed)
         session.slide_changed.connect(self._slide_changed)
         session.nuclei_changed.connect(self._nuclei_changed)
+        session.regions_changed.connect(self._regions_changed)
         session.result_added.connect(self._result_added)
         session.result_filled.connect(self._result_filled)
         session.result_finished.connect(self._result_finished)
@@ -186,8 +188,10 @@ class SlideLayers:
             layer.data = (self.session.slides[name].slide if slide is None else slide).drawn()
 
     def _slide_removed(self, name: str) -> None:
-        for layers in (self._slides, self._masks, self._regions, self._nuclei):
+        for layers in (self._slides, self._masks, self._nuclei):
             self._drop(layers.pop(name, None))
+        if name in self._regions:
+            self._drop(self._regions.pop(name).layer)
 
     def _slide_changed(self, name: str) -> None:
         if name in self._masks:
@@ -262,35 +266,22 @@ class SlideLayers:
 
     def draw_regions(self, slide: str) -> Shapes:
         """The layer in which the user draws regions of a slide, active and ready for a polygon."""
-        if slide not in self._regions:
-            layer = Shapes(
-                name=f"Regions of {slide}",
-                ndim=2,
-                face_color="transparent",
-                edge_color="#D55E00",
-                edge_width=4 * self.session.slides[slide].slide.mpp,
-                units=UNITS,
-            )
-            layer.events.data.connect(lambda *_: self.session.set_regions(slide, self.drawn_regions(slide)))
-            self._regions[slide] = layer
-        layer = self._regions[slide]
+        layer = self._region_layer(slide).layer
         self._put(layer)
+        layer.visible = True
         self.viewer.layers.selection.active = layer
         layer.mode = "add_polygon"
         return layer
 
-    def drawn_regions(self, slide: str) -> list[Region]:
-        """The closed shapes drawn on a slide, as polygons."""
-        layer = self._regions.get(slide)
-        if layer is None:
-            return []
-        mpp = self.session.slides[slide].slide.mpp
-        outlines = [
-            _ellipse(np.asarray(corners)) if kind == "ellipse" else np.asarray(corners)
-            for corners, kind in zip(layer.data, layer.shape_type, strict=True)
-            if kind not in ("line", "path") and len(corners) >= 3
-        ]
-        return [Region(level0_from_world(yx, mpp), f"region {i}") for i, yx in enumerate(outlines, start=1)]
+    def _region_layer(self, slide: str) -> RegionLayer:
+        if slide not in self._regions:
+            self._regions[slide] = RegionLayer(self.session, slide)
+        return self._regions[slide]
+
+    def _regions_changed(self, slide: str) -> None:
+        if slide in self._regions or self.session.regions[slide]:
+            self._region_layer(slide).follow()
+            self._put(self._region_layer(slide).layer)
 
     # --- results
 
@@ -404,7 +395,8 @@ class SlideLayers:
     def _choose(self, slide: str | None) -> None:
         """Show a slide that was chosen, and what lies on it; slides share their corner, so the others are hidden."""
         self._chosen = slide
-        for layers in (self._slides, self._masks, self._regions, self._nuclei):
+        regions = {name: drawn.layer for name, drawn in self._regions.items()}
+        for layers in (self._slides, self._masks, regions, self._nuclei):
             for name, layer in layers.items():
                 if name != slide:
                     layer.visible = False
@@ -430,7 +422,7 @@ class SlideLayers:
         if current is not None:
             self._put(current.layer)
             layers = self.viewer.layers
-            if self.side_by_side.comparison is None and layers.selection.active not in self._regions.values():
+            if self.side_by_side.comparison is None and not isinstance(layers.selection.active, Shapes):
                 layers.selection.active = current.layer  # the status bar shows the active layer's value
         for name in self._maps:
             self._catch_up(name)
@@ -469,11 +461,3 @@ def _drawing(inks: NDArray[np.uint8], name: str, step_um: Any, at_um: Any, **fac
     """A picture of :data:`_INKS`; as Labels it would be slower to make."""
     scale, translate = np.broadcast_to(step_um, 2), np.broadcast_to(at_um, 2)
     return Image(_INKS[inks], rgb=True, name=name, scale=scale, translate=translate, units=UNITS, **facts)
-
-
-def _ellipse(corners: NDArray, n: int = 64) -> NDArray:
-    """Outline of the ellipse in a (rotated) box whose four corners go around."""
-    centre = (corners[0] + corners[2]) / 2
-    u, v = (corners[1] - corners[0]) / 2, (corners[3] - corners[0]) / 2
-    angle = np.linspace(0, 2 * np.pi, n, endpoint=False)[:, None]
-    return centre + u * np.cos(angle) + v * np.sin(angle)

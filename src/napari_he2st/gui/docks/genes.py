@@ -20,6 +20,7 @@ from napari_he2st.engine.session import Result
 from napari_he2st.gui.docks.base import Dock
 from napari_he2st.gui.gene_map import legend, unit_of
 from napari_he2st.gui.matches import MatchesDialog
+from napari_he2st.gui.regions import RegionsDialog
 from napari_he2st.gui.widgets.display import MapDisplay
 from napari_he2st.gui.widgets.gene_table import Column, GeneTable
 from napari_he2st.gui.widgets.result_chooser import ResultChooser
@@ -66,11 +67,13 @@ class GenesDock(Dock):
         self.body.addWidget(self.table, 1)
         for widget in (self.facts, self.spread, self.display, hint):
             self.body.addWidget(widget)
-        tip = "For a spot that you click: the training spots this prediction was made of, and how similar they are"
         tip = "Rank all genes by how their expression lies in the tissue: Moran's I and Geary's C as columns"
         self.rank = self.add_button("Spatial patterns", tip, self._rank)
         self._patterns: tuple[Result, pd.DataFrame] | None = None
         self._summary: GeneSummary | None = None
+        tip = "Name and class drawn regions, measure the current gene in them, compare two of them"
+        self.regions = self.add_button("Regions…", tip, lambda: RegionsDialog(self.layers, self).show())
+        tip = "For a spot that you click: the training spots this prediction was made of, and how similar they are"
         self.matches = self.add_button("Reference spots…", tip, self._show_matches)
         viewer.bind_key(HIDE_KEY, self._hold, overwrite=True)
         self.listen(self.session.result_added, self.chooser.refill)
