@@ -9,11 +9,11 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from tour import Tour
 
 from napari_he2st.core.geometry import world_from_level0
 from napari_he2st.gui.regions import RegionsDialog
 from napari_he2st.gui.workspace import layers_of
+from tour import Tour
 
 
 class RegionTour(Tour):
