@@ -8,8 +8,8 @@ that a window shows.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from napari_he2st.core.schema import facts_of, grid_of
 from napari_he2st.core.types import Chunk, Domains, Grid, Nuclei, Region, Transform
 from napari_he2st.data.truth.fit import Warp, move
 from napari_he2st.engine.segment import write_domains
+from napari_he2st.engine.session_items import DENSE_BYTES, Result, SlideItem, first_gene
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -30,92 +31,6 @@ if TYPE_CHECKING:
     from napari_he2st.data.slides import Slide
     from napari_he2st.data.slides.tissue import TissueMask
     from napari_he2st.engine.compare import Comparison
-    from napari_he2st.zoo.bundle import Bundle
-
-
-DENSE_BYTES = 1 << 30
-"""Sparse expression that would take more than this as an array stays sparse: a gene is then taken out when shown."""
-
-
-@dataclass(eq=False)
-class SlideItem:
-    """A slide that is open, and what is known of its tissue and nuclei."""
-
-    name: str
-    slide: Slide
-    mask: TissueMask | None = None
-    nuclei: Nuclei | None = None
-
-
-@dataclass(eq=False)
-class Result:
-    """Expression on a slide: predicted or measured, complete or still filling up.
-
-    Attributes
-    ----------
-    name
-        What the user sees; unique in the session.
-    kind
-        ``"predicted"`` or ``"measured"``; always shown beside the values.
-    slide
-        Name of the :class:`SlideItem` it lies on.
-    grid
-        Its spots.
-    genes
-        Panel, in the order of the columns.
-    values
-        float32, shape (spots, genes); NaN where nothing is known (yet). Measured counts of large sections stay
-        a sparse CSC matrix: see :data:`DENSE_BYTES`.
-    scale
-        Expression scale of ``values``, such as ``"log1p_cp10k"``: the unit of legends.
-    scores
-        Held-out Pearson correlation per gene, float32, NaN where unknown.
-    adata
-        The finished result in our schema; None while it fills up.
-    warnings
-        What the user has to know when reading it, such as an organ that does not fit.
-    std
-        Spread, of the same shape as ``values``, or None.
-    bundle
-        The predictor it was made with in this session, or None.
-    nuclei
-        Nuclei that are its spots, by the number in ``grid.index``, or None.
-    """
-
-    name: str
-    kind: Literal["predicted", "measured"]
-    slide: str
-    grid: Grid
-    genes: list[str]
-    values: Any
-    scale: str
-    scores: NDArray[np.float32]
-    adata: AnnData | None = None
-    warnings: list[str] = field(default_factory=list)
-    std: NDArray[np.float32] | None = None
-    bundle: Bundle | None = None
-    nuclei: Nuclei | None = None
-
-    @property
-    def title(self) -> str:
-        """Name with its kind, for lists and layers."""
-        return f"{self.name} ({self.kind})"
-
-    def column(self, gene: str) -> NDArray[np.float32]:
-        """Values of one gene, float32, shape (spots,); NaN everywhere if it is not in the panel."""
-        index = self._index.get(gene)
-        if index is None:
-            return np.full(len(self.grid), np.nan, dtype=np.float32)
-        column = self.values[:, [index]] if issparse(self.values) else self.values[:, index]
-        return np.asarray(column.toarray().ravel() if issparse(column) else column)
-
-    @property
-    def _index(self) -> dict[str, int]:
-        cached: dict[str, int] | None = self.__dict__.get("_gene_index")
-        if cached is None or len(cached) != len(self.genes):
-            cached = {gene: i for i, gene in enumerate(self.genes)}
-            self.__dict__["_gene_index"] = cached
-        return cached
 
 
 class Session:
@@ -437,22 +352,6 @@ class Session:
     def current_result(self) -> Result | None:
         """The current result."""
         return self.results.get(self.result) if self.result is not None else None
-
-
-def first_gene(result: Result) -> str | None:
-    """The gene to show first: the best predicted one, or the most variable one of a measured panel."""
-    if not result.genes:
-        return None
-    if np.isfinite(result.scores).any():
-        return result.genes[int(np.nanargmax(result.scores))]
-    if issparse(result.values):
-        squares = np.asarray(result.values.multiply(result.values).mean(axis=0)).ravel()
-        return result.genes[int(np.argmax(squares - np.asarray(result.values.mean(axis=0)).ravel() ** 2))]
-    known = np.isfinite(result.values)
-    if not known.any():
-        return result.genes[0]
-    spread = np.where(known.any(axis=0), np.nanvar(np.where(known, result.values, np.nan), axis=0), -1)
-    return result.genes[int(np.argmax(spread))]
 
 
 def _unique(name: str, taken: dict[str, Any]) -> str:

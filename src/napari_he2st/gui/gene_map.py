@@ -10,7 +10,7 @@ from napari.utils.colormaps import Colormap
 from numpy.typing import NDArray
 
 from napari_he2st.core.geometry import world_from_level0
-from napari_he2st.engine.session import Result
+from napari_he2st.engine.session_items import Result
 from napari_he2st.gui.colours import MAPS, colour_map
 from napari_he2st.gui.rasters import Raster, raster_of, raster_of_nuclei
 

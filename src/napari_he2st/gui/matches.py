@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_he2st.engine.reference import Matches
-    from napari_he2st.engine.session import Result, Session
+    from napari_he2st.engine.session import Session
+    from napari_he2st.engine.session_items import Result
 
 COLUMNS, SHOWN = 4, 12
 """Tiles beside each other, and tiles in all."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from napari_he2st.core.types import Grid
     from napari_he2st.data.slides import Slide
     from napari_he2st.data.slides.proposals import Proposal
-    from napari_he2st.engine.session import SlideItem
+    from napari_he2st.engine.session_items import SlideItem
     from napari_he2st.gui.docks.base import Dock
     from napari_he2st.gui.widgets.pixel_size import PixelSizeForm
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari_he2st.data.slides.tissue import TissueMask
     from napari_he2st.engine.estimate import Estimate
     from napari_he2st.engine.features import Given
-    from napari_he2st.engine.session import Result
+    from napari_he2st.engine.session_items import Result
     from napari_he2st.zoo.base import Predictor
     from napari_he2st.zoo.bundle import Bundle
     from napari_he2st.zoo.manifest import Manifest

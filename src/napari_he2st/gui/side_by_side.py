@@ -16,7 +16,7 @@ from napari.layers import Image, Points
 from qtpy.QtCore import QTimer
 
 from napari_he2st.core.geometry import bounds_of, px_from_um, world_from_level0
-from napari_he2st.engine.session import Result
+from napari_he2st.engine.session_items import Result
 from napari_he2st.gui.colours import DIFFERENCE
 from napari_he2st.gui.gene_map import UNITS, GeneMap, robust_limits
 

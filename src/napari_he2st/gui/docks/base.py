@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from napari_he2st.data.slides import Slide
     from napari_he2st.data.slides.tissue import TissueMask
-    from napari_he2st.engine.session import SlideItem
+    from napari_he2st.engine.session_items import SlideItem
 
 MIN_WIDTH_PX = 320
 

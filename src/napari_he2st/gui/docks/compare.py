@@ -16,7 +16,7 @@ from napari_he2st.analysis.metrics import METRICS
 from napari_he2st.core import keys
 from napari_he2st.engine.compare import Comparison, compare
 from napari_he2st.engine.report import write_report, write_table
-from napari_he2st.engine.session import Result
+from napari_he2st.engine.session_items import Result
 from napari_he2st.gui.docks.base import Dock
 from napari_he2st.gui.gene_map import unit_of
 from napari_he2st.gui.widgets.gene_table import Column, GeneTable

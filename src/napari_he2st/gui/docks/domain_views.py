@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from napari_he2st.engine.session import Result
+    from napari_he2st.engine.session_items import Result
     from napari_he2st.gui.docks.base import Dock
 
 _COLUMNS = {

@@ -15,7 +15,7 @@ from napari_he2st.core.errors import He2stError
 from napari_he2st.core.progress import Control
 from napari_he2st.core.types import Domains
 from napari_he2st.engine.segment import segment
-from napari_he2st.engine.session import Result
+from napari_he2st.engine.session_items import Result
 from napari_he2st.gui.colours import domain_colour, domain_colours
 from napari_he2st.gui.docks.base import Dock
 from napari_he2st.gui.docks.domain_views import DomainViews

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QFormLayout, QLabel
 from napari_he2st.core import keys
 from napari_he2st.core.errors import He2stError
 from napari_he2st.data.export import EXPORTERS, export
-from napari_he2st.engine.session import Result
+from napari_he2st.engine.session_items import Result
 from napari_he2st.gui.docks.base import Dock
 from napari_he2st.gui.widgets.combo import Combo
 from napari_he2st.gui.widgets.options_form import OptionsForm

@@ -12,7 +12,7 @@ from napari_he2st.gui import prediction
 from napari_he2st.gui.widgets.combo import Combo
 
 if TYPE_CHECKING:
-    from napari_he2st.engine.session import Result, SlideItem
+    from napari_he2st.engine.session_items import Result, SlideItem
     from napari_he2st.gui.docks.base import Dock
     from napari_he2st.gui.worker import Task
     from napari_he2st.zoo.bundle import Bundle

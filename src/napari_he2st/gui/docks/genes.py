@@ -16,7 +16,7 @@ from napari_he2st.analysis.summary import GeneSummary, summarise_genes
 from napari_he2st.core import keys
 from napari_he2st.core.progress import Control
 from napari_he2st.engine.segment import pattern_table
-from napari_he2st.engine.session import Result
+from napari_he2st.engine.session_items import Result
 from napari_he2st.gui.docks.base import Dock
 from napari_he2st.gui.gene_map import legend, unit_of
 from napari_he2st.gui.matches import MatchesDialog

@@ -17,7 +17,7 @@ from napari_he2st.gui.widgets.combo import Combo
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from napari_he2st.engine.session import Result
+    from napari_he2st.engine.session_items import Result
     from napari_he2st.gui.docks.base import Dock
 
 _DRAWN, _FILE = "drawn regions", "file…"

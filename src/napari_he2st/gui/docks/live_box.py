@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from napari_he2st.data.slides import Slide
     from napari_he2st.data.slides.tissue import TissueMask
     from napari_he2st.engine.live import LiveMap
-    from napari_he2st.engine.session import SlideItem
+    from napari_he2st.engine.session_items import SlideItem
     from napari_he2st.gui.docks.base import Dock
     from napari_he2st.zoo.bundle import Bundle
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from napari_he2st.data.slides.tissue import TissueMask
     from napari_he2st.data.truth import Detection, Section
     from napari_he2st.data.truth.fit import Fit
-    from napari_he2st.engine.session import Result
+    from napari_he2st.engine.session_items import Result
     from napari_he2st.gui.docks.base import Dock
 
 _PICTURE_PX = 100  # of one panel without its margin: two stand beside each other in the narrowest dock

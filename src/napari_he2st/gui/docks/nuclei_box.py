@@ -20,7 +20,7 @@ from napari_he2st.gui.worker import Task, tell
 if TYPE_CHECKING:
     from napari_he2st.core.types import Nuclei, Region
     from napari_he2st.data.slides import Slide
-    from napari_he2st.engine.session import SlideItem
+    from napari_he2st.engine.session_items import SlideItem
     from napari_he2st.gui.docks.base import Dock
 
 _FILES = "Nuclei (*.geojson *.json *.tif *.tiff *.png *.npy)"

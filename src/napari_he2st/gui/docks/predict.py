@@ -13,7 +13,7 @@ from napari_he2st.core import keys
 from napari_he2st.core.errors import He2stError
 from napari_he2st.core.progress import Control
 from napari_he2st.core.types import Chunk, Grid
-from napari_he2st.engine.session import Result
+from napari_he2st.engine.session_items import Result
 from napari_he2st.gui import prediction
 from napari_he2st.gui.docks.base import Dock
 from napari_he2st.gui.docks.fit_box import FitBox
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import napari.viewer
 
     from napari_he2st.engine.estimate import Estimate
-    from napari_he2st.engine.session import SlideItem
+    from napari_he2st.engine.session_items import SlideItem
     from napari_he2st.zoo.bundle import Bundle
 
 

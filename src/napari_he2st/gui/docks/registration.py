@@ -29,7 +29,7 @@ from napari_he2st.gui.widgets.combo import Combo
 from napari_he2st.gui.widgets.save_dialog import ask_where
 
 if TYPE_CHECKING:
-    from napari_he2st.engine.session import Result
+    from napari_he2st.engine.session_items import Result
     from napari_he2st.gui.docks.base import Dock
 
 _HINT = (

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 
 from napari_he2st.core.errors import MissingMppError
-from napari_he2st.engine.session import SlideItem
+from napari_he2st.engine.session_items import SlideItem
 from napari_he2st.gui.docks.base import Dock
 from napari_he2st.gui.docks.data_sets import DataSetsSection
 from napari_he2st.gui.docks.measured import Loaded, MeasuredSection, fitted, on_its_slide

@@ -16,7 +16,7 @@ from napari_he2st.gui.widgets.facts import Facts
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from napari_he2st.engine.session import SlideItem
+    from napari_he2st.engine.session_items import SlideItem
     from napari_he2st.gui.docks.base import Dock
     from napari_he2st.gui.worker import Task
     from napari_he2st.zoo.bundle import Bundle

@@ -24,7 +24,7 @@ from napari_he2st.gui.widgets.combo import Combo
 
 if TYPE_CHECKING:
     from napari_he2st.data.slides.tissue import TissueMask
-    from napari_he2st.engine.session import Result, SlideItem
+    from napari_he2st.engine.session_items import Result, SlideItem
     from napari_he2st.gui.docks.base import Dock
 
 WHOLE, VIEW, REGIONS, SPOTS = "Whole slide", "Current view", "Drawn regions", "Measured spots"

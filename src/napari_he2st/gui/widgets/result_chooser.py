@@ -7,7 +7,8 @@ from collections.abc import Callable
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QWidget
 
-from napari_he2st.engine.session import Result, Session
+from napari_he2st.engine.session import Session
+from napari_he2st.engine.session_items import Result
 from napari_he2st.gui.widgets.combo import Combo
 
 
