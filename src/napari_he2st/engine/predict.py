@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -121,10 +123,11 @@ def predict(
     _check_own_slide(bundle, slide)
     settings = Settings(seed, n_samples, options, given, compiled=device == OPENVINO)
 
-    def runner(rows: NDArray[np.intp], size: int) -> Runner:
+    def runner(rows: NDArray[np.intp], size: int, settings: Settings = settings) -> Runner:
         return Runner(bundle, slide, grid, rows, where, columns, settings, size, control.note)
 
-    size = best_batch_size(runner, rows, where) if batch_size == "auto" else batch_size
+    anew = partial(runner, settings=replace(settings, cached=False))
+    size = best_batch_size(anew, rows, where) if batch_size == "auto" else batch_size
     with ExitStack() as stack:
         target = None
         if store is not None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from napari_he2st.engine.run import Runner
 
 _TRIED = {"cpu": (4, 8, 16), "mps": (32, 64, 128), "cuda": (64, 256, 1024)}
-_WORTH = 100
-"""A probe is made where the run is at least this many times as long."""
+_WORTH = 30
+"""A probe is made where the run is at least this many times as long: it costs 3 %, and has gained 15 to 25 %."""
 
 _BETTER = 0.97
 """Time, against that of the usual size, at which another one is taken: less of a gain is noise."""
@@ -32,7 +32,7 @@ def best_batch_size(
     Parameters
     ----------
     runner
-        Makes a run of some rows with a batch size.
+        Makes a run of some rows with a batch size, which has to compute everything anew.
     rows
         Grid rows to predict.
     device
