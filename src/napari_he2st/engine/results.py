@@ -105,7 +105,7 @@ def to_adata(
 
 
 def result_facts(bundle: Bundle, genes: Sequence[str] | None = None) -> dict[str, Any]:
-    """What a session's :class:`~napari_he2st.engine.session_items.Result` has of its bundle, scale and held-out scores."""
+    """What a result of a session has of its bundle, scale and held-out scores among it."""
     kept = list(bundle.genes if genes is None else genes)
     return {
         "bundle": bundle,
