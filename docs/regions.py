@@ -28,12 +28,14 @@ class RegionTour(Tour):
         self.wait(lambda: not self.genes_dock.busy, "genes are summarised")
 
     def regions(self) -> None:
-        """Two regions of a class each, measured and compared."""
+        """Two regions, where the gene is highest and lowest; measured and compared."""
         result = self.session.current_result
         shapes = layers_of(self.viewer).draw_regions(result.slide)
-        order = np.argsort(result.column(self.session.gene))
-        for rows in (order[-12:], order[:12]):
-            middle = np.median(result.grid.xy[rows], axis=0)
+        values, xy = result.column(self.session.gene), result.grid.xy
+        nearest = np.argsort(np.linalg.norm(xy[:, None] - xy, axis=2), axis=1)[:, :19]
+        around = values[nearest].mean(axis=1)
+        for row in (around.argmax(), around.argmin()):
+            middle = xy[row]
             angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
             reach = 2.6 * result.grid.pitch_um / result.grid.mpp
             ring = middle + reach * np.stack([np.cos(angle), 0.8 * np.sin(angle)], axis=1)
