@@ -10,6 +10,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialog, QLabel, QVBoxLayout, QWidget
 
 from napari_he2st.analysis.summary import extreme_rows
+from napari_he2st.core import keys
 from napari_he2st.core.geometry import world_from_level0
 from napari_he2st.data.slides.pictures import pictures
 from napari_he2st.gui.gene_map import unit_of
@@ -77,7 +78,8 @@ class ExtremesDialog(QDialog):
         if result is None or gene is None or gene not in result.genes:
             self.note.setText("Choose a result and one of its genes.")
             return
-        self.note.setText(f"<b>{gene}</b>, {result.title}, {unit_of(result.scale)}. Click a tile to go there.")
+        told = f"<b>{gene}</b>, {result.title}, {unit_of(result.scale)}. Click a tile to go there."
+        self.note.setText(f"{told} {keys.RESEARCH_USE}" if result.kind == "predicted" else told)
         slide = self.session.slides[result.slide].slide
         self._task = run(_read, slide, result, gene, name="Reading tiles", owner=self, on_done=self._show)
 

@@ -176,7 +176,7 @@ class RegionsDialog(QDialog):
 
     def _fill(self, table: pd.DataFrame | None, regions: list[Region], sources: dict[str, Result]) -> None:
         self.measured = table if table is not None and len(table) else None
-        rows = [] if self.measured is None else list(self.measured.itertuples(index=False))
+        rows: list[Any] = [] if self.measured is None else list(self.measured.itertuples(index=False))
         with QSignalBlocker(self.table):
             self.table.setRowCount(len(rows) or len(regions))
             for row, found in enumerate(rows):
