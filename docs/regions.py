@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_he2st.core.geometry import world_from_level0
+from napari_he2st.gui.extremes import ExtremesDialog
 from napari_he2st.gui.regions import RegionsDialog
 from napari_he2st.gui.workspace import layers_of
 from tour import Tour
@@ -28,12 +29,14 @@ class RegionTour(Tour):
         self.wait(lambda: not self.genes_dock.busy, "genes are summarised")
 
     def regions(self) -> None:
-        """Two regions of a class each, measured and compared."""
+        """Two regions, where the gene is highest and lowest; measured and compared."""
         result = self.session.current_result
         shapes = layers_of(self.viewer).draw_regions(result.slide)
-        order = np.argsort(result.column(self.session.gene))
-        for rows in (order[-12:], order[:12]):
-            middle = np.median(result.grid.xy[rows], axis=0)
+        values, xy = result.column(self.session.gene), result.grid.xy
+        nearest = np.argsort(np.linalg.norm(xy[:, None] - xy, axis=2), axis=1)[:, :19]
+        around = values[nearest].mean(axis=1)
+        for row in (around.argmax(), around.argmin()):
+            middle = xy[row]
             angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
             reach = 2.6 * result.grid.pitch_um / result.grid.mpp
             ring = middle + reach * np.stack([np.cos(angle), 0.8 * np.sin(angle)], axis=1)
@@ -46,9 +49,20 @@ class RegionTour(Tour):
             dialog.table.item(row, 1).setText(kind)
             self.wait(lambda row=row, kind=kind: dialog.table.item(row, 1).text() == kind, "the class is kept")
             self.idle(0.5)
+        camera = self.viewer.scene.camera
+        camera.center = (*camera.center[:-1], camera.center[-1] + 1200)  # beside the dialog
         dialog.compare()
         self.wait(lambda: dialog.compared is not None, "regions are compared")
         self.keep_beside(dialog, "regions")
+        dialog.close()
+
+    def tiles(self) -> None:
+        """The H&E of the highest and lowest spots, and a flight to one of them."""
+        self.genes_dock.tiles.click()
+        (dialog,) = self.genes_dock.findChildren(ExtremesDialog)
+        self.wait(lambda: bool(dialog.rows), "tiles are read")
+        dialog.go_to(0, 0)
+        self.keep_beside(dialog, "tissue-behind-a-gene")
         dialog.close()
 
     def keep_beside(self, dialog, name: str) -> None:
@@ -67,7 +81,7 @@ class RegionTour(Tour):
 
     def run(self) -> None:
         """All steps in order."""
-        for step in (self.open, self.regions):
+        for step in (self.open, self.regions, self.tiles):
             step()
         self.viewer.close()
 

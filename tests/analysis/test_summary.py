@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_he2st.analysis import summary
-from napari_he2st.analysis.summary import summarise_genes
+from napari_he2st.analysis.summary import extreme_rows, summarise_genes
 from napari_he2st.core.progress import Cancelled, Control
 
 VALUES = np.array([[0, 1, np.nan], [2, 3, np.nan], [np.nan, 0, np.nan]], dtype=np.float32)
@@ -46,3 +46,11 @@ def test_sparse_values_are_summarised_the_same():
     expected, got = summarise_genes(dense), summarise_genes(csc_matrix(dense))
     np.testing.assert_allclose(got.mean, expected.mean, rtol=1e-6)
     np.testing.assert_allclose(got.detected, expected.detected)
+
+
+def test_the_highest_and_the_lowest_rows():
+    values = np.array([0, 3, np.nan, 0, 5, 1, 0], dtype=np.float32)
+    highest, lowest = extreme_rows(values, 2)
+    assert highest.tolist() == [4, 1]
+    assert set(lowest.tolist()) < {0, 3, 6}
+    assert len(extreme_rows(values, 20)[0]) == 6

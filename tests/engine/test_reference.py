@@ -12,8 +12,9 @@ from tests.tiny.predictors import bundle_of
 from napari_he2st.core.errors import ModelError, UnknownNameError
 from napari_he2st.core.types import Region
 from napari_he2st.data.slides.grid import square_grid
+from napari_he2st.data.slides.pictures import PICTURE_PX
 from napari_he2st.engine.predict import predict_slide
-from napari_he2st.engine.reference import PICTURE_PX, embeddings, looks_up, matches
+from napari_he2st.engine.reference import embeddings, looks_up, matches
 from napari_he2st.engine.segment import segment
 from napari_he2st.engine.train import train
 from napari_he2st.zoo.bundle import Bundle

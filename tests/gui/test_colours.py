@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from napari.utils.colormaps import Colormap
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from napari_he2st.gui.colours import DIFFERENCE, DOMAIN_COLOURS, MAPS, colour_map, domain_colour
+from napari_he2st.core.types import Region
+from napari_he2st.gui.colours import DIFFERENCE, DOMAIN_COLOURS, MAPS, colour_map, colour_regions, domain_colour
 
 # Centres of six clusters of stained pixels of a HER2+ breast section.
 HE = np.array([[232, 198, 223], [156, 138, 179], [133, 118, 165], [109, 96, 147], [180, 158, 194], [77, 70, 124]]) / 255
@@ -46,3 +49,18 @@ def test_domain_colours_differ():
     apart = [deltaE_ciede2000(pairs[i], pairs[j]) for i in range(8) for j in range(i)]
     assert min(apart) > 15
     assert domain_colour(16) == domain_colour(0)
+
+
+def test_regions_of_a_class_share_a_colour_that_no_other_class_has():
+    square = Region.box(0, 0, 1, 1)
+    given = [
+        replace(square, kind="Tumor"),
+        replace(square, kind="Stroma", colour="#0072B2"),
+        replace(square, kind="Tumor"),
+        square,
+        replace(square, kind="Stroma"),
+    ]
+    tumour, stroma, again, none, other = (region.colour for region in colour_regions(given))
+    assert tumour == again != stroma
+    assert stroma == other == "#0072B2"
+    assert none is None

@@ -73,15 +73,15 @@ def test_a_click_shows_the_reference_spots(viewer, dialog, predicted, qtbot) -> 
     qtbot.waitUntil(lambda: dialog.found is not None, timeout=10_000)
     assert dialog.row == row
     assert RING in viewer.layers
-    first = dialog.captions[0].text()
+    first = dialog.grid.captions[0].text()
     assert first.startswith("1.000")
     assert "S1" in first
     assert f"GAPDH {3 * row + 1:.2f}" in first
-    assert not dialog.tiles[0].pixmap().isNull()
+    assert not dialog.grid.pictures[0].pixmap().isNull()
     assert not dialog.query.pixmap().isNull()
     assert f"Predicted GAPDH: {3 * row + 1:.2f}" in dialog.note.text()
     assert "cosine" in dialog.note.text()
-    assert sum(tile.isVisibleTo(dialog) for tile in dialog.tiles) == min(SHOWN, len(predicted.grid))
+    assert sum(tile.isVisibleTo(dialog) for tile in dialog.grid.pictures) == min(SHOWN, len(predicted.grid))
 
 
 def test_another_gene_is_read_off_the_same_spots(viewer, dialog, predicted, qtbot) -> None:
@@ -89,7 +89,7 @@ def test_another_gene_is_read_off_the_same_spots(viewer, dialog, predicted, qtbo
     dialog.picker.pick(row)
     qtbot.waitUntil(lambda: dialog.found is not None, timeout=10_000)
     session_of(viewer).select(gene="ERBB2")
-    assert f"ERBB2 {3 * row:.2f}" in dialog.captions[0].text()
+    assert f"ERBB2 {3 * row:.2f}" in dialog.grid.captions[0].text()
 
 
 def test_dragging_picks_nothing(viewer, dialog, predicted) -> None:

@@ -17,7 +17,7 @@ from napari_he2st.gui.workspace import layers_of, session_of
 
 pytestmark = pytest.mark.gui
 
-LEFT, RIGHT = Region.box(90, 140, 220, 420, "left"), Region.box(390, 140, 330, 420, "right")
+LEFT, RIGHT = Region.box(90, 140, 220, 420, "left"), Region.box(490, 140, 230, 420, "right")
 GENES = ["LEFT", "FLAT", "NOISE"]
 
 
@@ -132,7 +132,7 @@ def test_classes_and_the_rest_can_be_compared(dialog, session, qtbot) -> None:
     qtbot.waitUntil(lambda: dialog.compared is not None)
     grid = session.current_result.grid
     assert dialog.compared.set_index("gene").loc["FLAT", "p"] == 1
-    other = session.current_result.column("LEFT")[(grid.xy[:, 0] > 310) & (grid.xy[:, 0] < 390)]
+    other = session.current_result.column("LEFT")[(grid.xy[:, 0] > 310) & (grid.xy[:, 0] < 490)]
     assert dialog.compared.set_index("gene").loc["LEFT", "mean_second"] == pytest.approx(other.mean(), rel=1e-5)
 
 

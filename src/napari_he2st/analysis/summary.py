@@ -57,3 +57,14 @@ def summarise_genes(values: Any, *, control: Progress | None = None) -> GeneSumm
             control.advance()
     with np.errstate(invalid="ignore"):
         return GeneSummary(total / known, above / known)
+
+
+def extreme_rows(values: NDArray[Any], n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows of the ``n`` highest values, the highest first, and of the ``n`` lowest, the lowest first; NaN is neither.
+
+    Ties, such as the many zeros of a gene, are drawn from all over the spots, the same ones each time.
+    """
+    known = np.flatnonzero(np.isfinite(values))
+    known = np.random.default_rng(0).permutation(known)
+    order = known[np.argsort(values[known], kind="stable")]
+    return order[::-1][:n], order[:n]

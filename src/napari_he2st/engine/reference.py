@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from napari_he2st.core.errors import ModelError
 from napari_he2st.core.types import Grid
+from napari_he2st.data.slides.pictures import PICTURE_PX, pictures
 from napari_he2st.engine.device import choose_device
 from napari_he2st.engine.features import Scene
 from napari_he2st.engine.inputs import Supply
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from napari_he2st.core.progress import Progress
     from napari_he2st.data.slides import Slide
     from napari_he2st.zoo.bundle import Bundle
-
-PICTURE_PX = 48
-"""Width of the pictures of reference spots that a bundle keeps."""
 
 _PICTURED = 20_000
 """Reference spots up to which a bundle keeps pictures of them."""
@@ -109,7 +107,7 @@ def matches(bundle: Bundle, slide: Slide, grid: Grid, row: int, *, n: int = 12, 
     here = found.rows[place].cpu().numpy()
     names = [str(section.get("section", "?")) for section in manifest.training]
     return Matches(
-        query=_pictures(slide, grid.xy[[row]], manifest.tile_px * manifest.mpp)[0],
+        query=pictures(slide, grid.xy[[row]], manifest.tile_px * manifest.mpp)[0],
         similarity=found.similarity[place].cpu().numpy(),
         measure=_MEASURES[model.metric],
         sections=[names[number] if number < len(names) else "?" for number in bank["slide"][here].tolist()],
@@ -172,15 +170,7 @@ def describe_reference(member: Predictor, sections: Sequence[TrainingSection], t
     if len(xy) <= _PICTURED:
         bank["picture"] = np.zeros((len(xy), PICTURE_PX, PICTURE_PX, 3), dtype=np.uint8)
         for section, own in zip(sections, of_section, strict=True):
-            bank["picture"][own] = _pictures(section.slide, xy[own], tile_um)
-
-
-def _pictures(slide: Slide, xy: NDArray[np.float64], tile_um: float) -> NDArray[np.uint8]:
-    """Small pictures around positions, uint8 (n, px, px, 3); white where they cannot be read."""
-    if not len(xy):
-        return np.zeros((0, PICTURE_PX, PICTURE_PX, 3), dtype=np.uint8)
-    mpp = max(tile_um / PICTURE_PX, slide.mpp)
-    return np.concatenate([batch.tiles for batch in slide.read_tiles(xy, PICTURE_PX, mpp)])
+            bank["picture"][own] = pictures(section.slide, xy[own], tile_um)
 
 
 def _around(grid: Grid, row: int) -> NDArray[np.intp]:

@@ -62,11 +62,14 @@ def domain_colour(label: int) -> str:
 UNCLASSED = "#D55E00"
 """Colour of regions without a class."""
 
+_RING = "#F0E442"
+"""Close to the rings around chosen spots."""
+
 
 def colour_regions(regions: Sequence[Region]) -> list[Region]:
     """The same regions, each in the colour of its class: one that a region of it has, else one that is free."""
     chosen = {region.kind: region.colour for region in reversed(regions) if region.kind and region.colour}
-    free = iter(colour for colour in DOMAIN_COLOURS if colour not in (UNCLASSED, *chosen.values()))
+    free = iter(colour for colour in DOMAIN_COLOURS if colour not in (UNCLASSED, _RING, *chosen.values()))
     for region in regions:
         if region.kind and region.kind not in chosen:
             chosen[region.kind] = next(free, UNCLASSED)

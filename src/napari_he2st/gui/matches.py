@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QImage, QPixmap
-from qtpy.QtWidgets import QDialog, QGridLayout, QLabel, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QDialog, QLabel, QScrollArea, QVBoxLayout, QWidget
 
 from napari_he2st.core import keys
 from napari_he2st.gui.gene_map import unit_of
 from napari_he2st.gui.picking import SpotPicker
+from napari_he2st.gui.widgets.pictures import Picture, PictureGrid
 from napari_he2st.gui.worker import Task, run
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 COLUMNS, SHOWN = 4, 12
 """Tiles beside each other, and tiles in all."""
-PICTURE_PX = 96
 
 _ASK = "Click a spot on the picture to see the reference spots that look most like it."
 
@@ -51,20 +49,10 @@ class MatchesDialog(QDialog):
         self.row: int | None = None
         self._task: Task | None = None
         self.note = QLabel(_ASK, wordWrap=True)
-        self.query = _picture()
-        self.tiles: list[QLabel] = []
-        self.captions: list[QLabel] = []
-        inside = QWidget()
-        table = QGridLayout(inside)
-        for number in range(SHOWN):
-            picture, caption = _picture(), QLabel(alignment=Qt.AlignmentFlag.AlignHCenter)
-            row, column = divmod(number, COLUMNS)
-            table.addWidget(picture, 2 * row, column)
-            table.addWidget(caption, 2 * row + 1, column)
-            self.tiles.append(picture)
-            self.captions.append(caption)
+        self.query = Picture()
+        self.grid = PictureGrid(SHOWN, COLUMNS)
         scroll = QScrollArea(widgetResizable=True)
-        scroll.setWidget(inside)
+        scroll.setWidget(self.grid)
         layout = QVBoxLayout(self)
         layout.addWidget(self.note)
         layout.addWidget(self.query, alignment=Qt.AlignmentFlag.AlignHCenter)
@@ -100,17 +88,10 @@ class MatchesDialog(QDialog):
 
     def _show(self, found: Matches) -> None:
         self.found = found
-        self.query.setPixmap(_pixmap(found.query))
-        for number, (picture, caption) in enumerate(zip(self.tiles, self.captions, strict=True)):
-            there = number < len(found.similarity)
-            picture.setVisible(there)
-            caption.setVisible(there)
-            if not there:
-                continue
-            if found.pictures is None:
-                picture.setText("no picture")
-            else:
-                picture.setPixmap(_pixmap(found.pictures[number]))
+        self.query.show_pixels(found.query)
+        n = len(found.similarity)
+        self.grid.show_pictures(None if found.pictures is None else list(found.pictures), n)
+        for number, picture in enumerate(self.grid.pictures[:n]):
             x, y = found.xy[number]
             where = "" if not np.isfinite(x) else f" at level-0 pixel ({x:.0f}, {y:.0f})"
             picture.setToolTip(f"Reference spot of section {found.sections[number]}{where}")
@@ -122,7 +103,7 @@ class MatchesDialog(QDialog):
             return
         gene, genes = self.session.gene or "", self.result.bundle.genes
         column = genes.index(gene) if gene in genes else None
-        for number, caption in enumerate(self.captions[: len(self.found.similarity)]):
+        for number, caption in enumerate(self.grid.captions[: len(self.found.similarity)]):
             lines = [f"{self.found.similarity[number]:.3f}  {self.found.sections[number]}"]
             if column is not None:
                 lines.append(f"{gene} {self.found.expression[number, column]:.2f}")
@@ -142,18 +123,3 @@ class MatchesDialog(QDialog):
         self.picker.close()
         self.session.selection_changed.disconnect(self._selection_changed, missing_ok=True)
         self.session.result_removed.disconnect(self._result_removed, missing_ok=True)
-
-
-def _picture() -> QLabel:
-    label = QLabel(alignment=Qt.AlignmentFlag.AlignCenter)
-    label.setFixedSize(PICTURE_PX, PICTURE_PX)
-    return label
-
-
-def _pixmap(pixels: NDArray[np.uint8]) -> QPixmap:
-    """RGB pixels (height, width, 3) as wide as a picture."""
-    pixels = np.ascontiguousarray(pixels)
-    height, width, _ = pixels.shape
-    image = QImage(pixels.data, width, height, 3 * width, QImage.Format.Format_RGB888).copy()
-    smooth = Qt.TransformationMode.SmoothTransformation
-    return QPixmap.fromImage(image).scaled(PICTURE_PX, PICTURE_PX, transformMode=smooth)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from napari_he2st.engine.session import Session
 
 _LINES = ("line", "path")
+_EDGE_UM = 20.0
+"""Wide enough to be seen when the whole section is on screen."""
 _FEATURES = ("name", "class", "colour")
 
 
@@ -40,10 +42,10 @@ class RegionLayer:
             ndim=2,
             face_color="transparent",
             edge_color=UNCLASSED,
-            edge_width=4 * self._mpp,
+            edge_width=_EDGE_UM,
             features={name: np.empty(0, dtype=object) for name in _FEATURES},
             feature_defaults=dict.fromkeys(_FEATURES, ""),
-            text={"string": "{name}", "color": "black", "size": 9, "anchor": "center"},
+            text={"string": "{name}", "color": "black", "size": 11, "anchor": "upper_left"},
             units=UNITS,
         )
         self._following = False

@@ -124,7 +124,8 @@ class RegionsDialog(QDialog):
         layout.addWidget(self.said)
         layout.addWidget(self.genes, 1)
         layout.addLayout(_row(self.genes_button))
-        layout.addWidget(QLabel(keys.RESEARCH_USE, wordWrap=True))
+        self.research = QLabel(keys.RESEARCH_USE, wordWrap=True)
+        layout.addWidget(self.research)
         self.resize(620, 640)
         for signal, slot in self._signals():
             signal.connect(slot)
@@ -175,7 +176,7 @@ class RegionsDialog(QDialog):
 
     def _fill(self, table: pd.DataFrame | None, regions: list[Region], sources: dict[str, Result]) -> None:
         self.measured = table if table is not None and len(table) else None
-        rows = list(table.itertuples(index=False)) if self.measured is not None else []
+        rows: list[Any] = [] if self.measured is None else list(self.measured.itertuples(index=False))
         with QSignalBlocker(self.table):
             self.table.setRowCount(len(rows) or len(regions))
             for row, found in enumerate(rows):
@@ -187,6 +188,7 @@ class RegionsDialog(QDialog):
                 self.table.item(row, 2).setToolTip(f"{found.gene}, {unit_of(sources[found.source].scale)}")
             for row, region in enumerate(regions if not rows else []):
                 self._write_row(row, region, ["–"] * (len(_HEADS) - 2))
+        self.research.setVisible(any(found.kind == "predicted" for found in sources.values()))
         self.csv_button.setEnabled(self.measured is not None)
         self.save_button.setEnabled(bool(regions))
         self.remove_button.setEnabled(bool(regions))

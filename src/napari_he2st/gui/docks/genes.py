@@ -18,6 +18,7 @@ from napari_he2st.core.progress import Control
 from napari_he2st.engine.segment import pattern_table
 from napari_he2st.engine.session_items import Result
 from napari_he2st.gui.docks.base import Dock
+from napari_he2st.gui.extremes import ExtremesDialog
 from napari_he2st.gui.gene_map import legend, unit_of
 from napari_he2st.gui.matches import MatchesDialog
 from napari_he2st.gui.regions import RegionsDialog
@@ -73,6 +74,8 @@ class GenesDock(Dock):
         self._summary: GeneSummary | None = None
         tip = "Name and class drawn regions, measure the current gene in them, compare two of them"
         self.regions = self.add_button("Regions…", tip, lambda: RegionsDialog(self.layers, self).show())
+        tip = "The H&E where the current gene is highest and lowest; a click goes there"
+        self.tiles = self.add_button("Tiles…", tip, lambda: ExtremesDialog(self.layers, self).show())
         tip = "For a spot that you click: the training spots this prediction was made of, and how similar they are"
         self.matches = self.add_button("Reference spots…", tip, self._show_matches)
         viewer.bind_key(HIDE_KEY, self._hold, overwrite=True)
