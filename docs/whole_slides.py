@@ -21,6 +21,7 @@ from tour import Tour
 
 SIDE_PX, PATCH_PX, RIM_PX = 1024, 256, 64
 N_SLIDES = 12
+RECIPE = {"lr": 1e-3, "epochs": 30}
 ARGUMENTS = {"encoder": "efficientnet-lite0-early", "tile_px": 64, "tile_mpp": 1.0}
 
 
@@ -73,7 +74,9 @@ class Pictures(Tour):
 
     def slide_result(self, folder: Path) -> None:
         """Scores and attention of a slide that was not seen."""
-        bundle = train_slides("clam", read_table(cohort(folder)), ["crowded"], folds=3, arguments=ARGUMENTS, mpp=1.0)
+        bundle = train_slides(
+            "clam", read_table(cohort(folder)), ["crowded"], folds=3, arguments=ARGUMENTS, recipe=RECIPE, mpp=1.0
+        )
         auc = bundle.manifest.scores["auc"]
         print(f"  AUC on patients left out: {', '.join(f'{value:.2f}' for value in auc)}")
         bundle.save(folder / "crowded.he2st")
