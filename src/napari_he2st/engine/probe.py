@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _TRIED = {"cpu": (4, 8, 16), "mps": (32, 64, 128), "cuda": (64, 256, 1024)}
 _WORTH = 30
-"""A probe is made where the run is at least this many times as long: it costs 3 %, and has gained 15 to 25 %."""
+"""A probe is made where the run is at least this many times as long, so that it costs 3 %: with the starter on two
+cores batches of 4 took 15 to 25 % less time than the usual ones of 8."""
 
 _BETTER = 0.97
 """Time, against that of the usual size, at which another one is taken: less of a gain is noise."""
