@@ -19,7 +19,7 @@ from napari_he2st.gui.worker import Task, run
 
 if TYPE_CHECKING:
     from napari_he2st.data.slides import Slide
-    from napari_he2st.engine.session import Result
+    from napari_he2st.engine.session_items import Result
     from napari_he2st.gui.layers import SlideLayers
 
 EACH, COLUMNS = 10, 5

@@ -40,7 +40,7 @@ from napari_he2st.gui.worker import Task, run
 if TYPE_CHECKING:
     import pandas as pd
 
-    from napari_he2st.engine.session import Result
+    from napari_he2st.engine.session_items import Result
     from napari_he2st.gui.layers import SlideLayers
 
 _HEADS = ("Region", "Class", "Source", "n", "mm²", "Mean", "SD", "Median", "5–95 %")
