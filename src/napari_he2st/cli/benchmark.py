@@ -73,7 +73,7 @@ def benchmark(
     """
     from napari_he2st.engine.benchmark import Contestant
     from napari_he2st.engine.benchmark import benchmark as run
-    from napari_he2st.engine.benchmark_report import summarise, summary_rows, write_report
+    from napari_he2st.engine.benchmark_report import short_rows, summarise, write_report
 
     given = _read_settings(settings)
     extra = {} if epochs is None else {"epochs": epochs}
@@ -89,7 +89,7 @@ def benchmark(
             contestants,
             sections,
             output,
-            kind=str(folds),
+            kind=folds.value,
             panel=read_genes(Path(panel)).symbols if Path(panel).is_file() else panel,
             budget_minutes=budget,
             seed=seed,
@@ -101,7 +101,7 @@ def benchmark(
     for system, fold in result.missing:
         console.warn(f"Not done, for the budget was spent: {system} without {fold}. Run it again to go on.")
     report = write_report(result, output / "report.html", force=True)
-    console.print_rows(*summary_rows(summarise(result)))
+    console.print_rows(*short_rows(summarise(result)))
     console.note(f"{report}: {len(result.systems)} systems over {len(result.folds)} folds.")
     if result.failed:
         todo = "The warnings above say why; run it again when that is mended"

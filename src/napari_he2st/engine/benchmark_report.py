@@ -87,6 +87,22 @@ def differences(result: Benchmark) -> pd.DataFrame:
     )
 
 
+def short_rows(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """What decides of :func:`summary_rows`, narrow enough for a terminal, without spreads."""
+    shown = ["pcc_gene", "pcc_spot", "mse_ratio"]
+    head = ["system", *(_heading(metric) for metric in shown), "training s", "folds"]
+    rows = [
+        [
+            str(system),
+            *(text_of(float(row[metric])) for metric in shown),
+            f"{row['seconds_training']:.1f}",
+            str(row["folds"]),
+        ]
+        for system, row in table.iterrows()
+    ]
+    return head, rows
+
+
 def summary_rows(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Head and cells of the table that people read, from :func:`summarise`."""
     shown = [*GENE_METRICS[:2], "pcc_spot", *GENE_METRICS[2:]]
@@ -169,7 +185,8 @@ def _boxes(result: Benchmark, table: pd.DataFrame, pairs: pd.DataFrame) -> Figur
         tick_labels=order,
     )
     axes.axvline(0, color="#999999", linewidth=0.8)
-    same = {frozenset((r.first, r.second)) for r in pairs.itertuples() if r.p >= _ALPHA}
+    equal = pairs[pairs["p"] >= _ALPHA]
+    same = {frozenset(names) for names in zip(equal["first"], equal["second"], strict=True)}
     column = 0
     for place, system in enumerate(order):
         tied = [other for other in range(place + 1, len(order)) if frozenset((system, order[other])) in same]

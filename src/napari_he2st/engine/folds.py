@@ -83,10 +83,13 @@ def pitfalls(folds: Sequence[Fold], kind: Kind) -> list[str]:
     return found
 
 
-def _spots(section: Section) -> set[tuple[float, float, float]]:
-    """Position and total of every spot: who has the same ones shows the same spot."""
-    total = np.asarray(section.adata.X.sum(axis=1), dtype=np.float64).ravel()
-    return set(map(tuple, np.column_stack([section.adata.obsm["spatial"], total]).tolist()))
+def _spots(section: Section) -> set[tuple[float, float, bytes]]:
+    """Position and expression of every spot: who has the same ones shows the same spot."""
+    from scipy.sparse import csr_array
+
+    counts = csr_array(section.adata.X)
+    rows = np.split(counts.data, counts.indptr[1:-1])
+    return {(x, y, row.tobytes()) for (x, y), row in zip(section.adata.obsm["spatial"].tolist(), rows, strict=True)}
 
 
 def _blocks(section: Section) -> list[Fold]:
