@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_he2st.analysis.metrics import METRICS
+from napari_he2st.analysis.paired import permuted_pcc
 from napari_he2st.data.slides import Slide
 from napari_he2st.data.truth import Section, read_section
 from napari_he2st.engine.features import Given
@@ -37,7 +37,6 @@ SETTINGS = Path(__file__).with_name("learning.toml")
 FIGURES = Path(__file__).parents[1] / "docs" / "learning.json"
 TRAINED, SCORED = ("C2", "C3", "C4"), "C5"
 N_GENES = 250
-N_PERMUTATIONS = 999
 
 
 def learn(slug: str, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -108,18 +107,6 @@ def prediction_of(
         for chunk in predict(bundle, slide, section.grid, **run):
             predicted[np.ix_(chunk.index, columns)] = chunk.mean
     return predicted
-
-
-def permuted_pcc(predicted: NDArray, measured: NDArray) -> tuple[float, float]:
-    """Mean Pearson correlation over genes (undefined counts as 0), and its p value over permuted spots."""
-    pcc = METRICS["pcc"].function
-    rng = np.random.default_rng(0)
-    score = float(np.nan_to_num(pcc(predicted, measured)).mean())
-    by_chance = [
-        float(np.nan_to_num(pcc(predicted[rng.permutation(len(predicted))], measured)).mean())
-        for _ in range(N_PERMUTATIONS)
-    ]
-    return score, (1 + sum(value >= score for value in by_chance)) / (1 + N_PERMUTATIONS)
 
 
 def main() -> None:

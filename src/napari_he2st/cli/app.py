@@ -12,6 +12,7 @@ import typer
 from napari_he2st._version import __version__
 from napari_he2st.cli import (
     align,
+    benchmark,
     cache,
     compare,
     console,
@@ -57,6 +58,7 @@ _MODULES = (
     train,
     train_slides,
     train_encoder,
+    benchmark,
     import_weights,
     domains,
     spatial_genes,

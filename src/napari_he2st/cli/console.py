@@ -65,6 +65,14 @@ def print_fields(fields: Mapping[str, Any]) -> None:
     out.print(table)
 
 
+def print_rows(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Print a table with a head."""
+    table = Table(*columns, box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*map(escape, row))
+    out.print(table)
+
+
 def as_text(value: Any) -> str:
     """A value as a person reads it."""
     if value is None:

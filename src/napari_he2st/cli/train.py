@@ -46,7 +46,9 @@ class Fold(StrEnum):
 
 
 class SpreadingCommand(TyperCommand):
-    """A command whose ``--data``, ``--holdout`` and ``--validate`` take every word up to the next option."""
+    """A command whose options named here take every word up to the next option."""
+
+    spread = ("--data", "--holdout", "--validate", "--systems")
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Repeat the option before each of its words, which is the form the parser knows."""
@@ -54,7 +56,7 @@ class SpreadingCommand(TyperCommand):
         current: str | None = None
         for arg in args:
             if arg.startswith("-"):
-                current = arg if arg in ("--data", "--holdout", "--validate") else None
+                current = arg if arg in self.spread else None
                 first = True
             elif current is not None and not first:
                 spread.append(current)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +13,7 @@ from napari_he2st.core import keys
 from napari_he2st.core.atomic import atomic_write
 from napari_he2st.core.expression import unit_of
 from napari_he2st.data.export.csv import inert
+from napari_he2st.engine.page import figure_of, page, picture, rows_of, text_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,14 +29,6 @@ _FACTS = {
     ),
     "Measurement": ("library", "layout", "scale", "mpp", "mpp_source", "pitch_um", "spot_um", "version", "date"),
 }
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; color: #222 }
-h1 { margin-bottom: 0 } .note { color: #666 } .warning { background: #fff3cd; padding: .5rem 1rem }
-table { border-collapse: collapse; font-size: 13px } td, th { padding: .2rem .7rem; text-align: right }
-th { border-bottom: 2px solid #888 } tr:nth-child(even) td { background: #f6f6f6 } td { overflow-wrap: anywhere }
-td:first-child, th:first-child { text-align: left } img { max-width: 100% }
-.columns { display: flex; flex-wrap: wrap; gap: 2rem }
-"""
 
 
 def write_table(comparison: Comparison, path: str | Path, *, force: bool = False) -> Path:
@@ -69,9 +60,9 @@ def write_report(comparison: Comparison, path: str | Path, *, gene: str | None =
     UnknownNameError
         The gene was not compared.
     """
-    page = _page(comparison, gene or _best_gene(comparison))
+    content = _page(comparison, gene or _best_gene(comparison))
     with atomic_write(path, force=force) as aside:
-        aside.write_text(page, encoding="utf-8")
+        aside.write_text(content, encoding="utf-8")
     return Path(path)
 
 
@@ -90,9 +81,9 @@ def _page(comparison: Comparison, gene: str) -> str:
         f"<p class='note'>Predicted against measured expression. {html.escape(keys.RESEARCH_USE)}</p>",
         *(f"<p class='warning'>{html.escape(text)}</p>" for text in comparison.warnings),
         f"<h2>{html.escape(gene)}</h2>",
-        _picture(_maps(comparison, gene), f"{gene}: measured, predicted, difference"),
+        picture(_maps(comparison, gene), f"{gene}: measured, predicted, difference"),
         "<h2>All genes</h2>",
-        _picture(_distribution(comparison, gene), "distribution of scores, and one gene spot by spot"),
+        picture(_distribution(comparison, gene), "distribution of scores, and one gene spot by spot"),
         "<div class='columns'>",
         _table_of("Figures", comparison.summary),
         "<div>",
@@ -104,8 +95,7 @@ def _page(comparison: Comparison, gene: str) -> str:
         f"<h2>The {min(_LISTED, len(known))} genes that agree least</h2>",
         _gene_rows(known.tail(_LISTED).iloc[::-1]),
     ]
-    head = f"<meta charset='utf-8'><title>{html.escape(title)}</title><style>{_STYLE}</style>"
-    return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body></html>\n"
+    return page(title, parts)
 
 
 def _chosen(facts: Mapping[str, Any], of: str) -> dict[str, Any]:
@@ -115,7 +105,7 @@ def _chosen(facts: Mapping[str, Any], of: str) -> dict[str, Any]:
 
 def _table_of(title: str, values: Mapping[str, Any]) -> str:
     rows = "".join(
-        f"<tr><td>{html.escape(name.replace('_', ' '))}</td><td>{html.escape(_text(value))}</td></tr>"
+        f"<tr><td>{html.escape(name.replace('_', ' '))}</td><td>{html.escape(text_of(value))}</td></tr>"
         for name, value in values.items()
     )
     return f"<div><h2>{title}</h2><table>{rows}</table></div>"
@@ -123,34 +113,7 @@ def _table_of(title: str, values: Mapping[str, Any]) -> str:
 
 def _gene_rows(table: Any) -> str:
     columns = [name for name in table.columns if name != "constant"]
-    head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in columns)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(_text(row[name]))}</td>" for name in columns) + "</tr>"
-        for row in table.to_dict("records")
-    )
-    return f"<table><tr>{head}</tr>{rows}</table>"
-
-
-def _text(value: Any) -> str:
-    if value is None or (isinstance(value, float) and not np.isfinite(value)):
-        return "–"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _picture(figure: Figure, text: str) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f"<img alt='{html.escape(text)}' src='data:image/png;base64,{data}'>"
+    return rows_of(columns, ([row[name] for name in columns] for row in table.to_dict("records")))
 
 
 def _maps(comparison: Comparison, gene: str) -> Figure:
@@ -159,7 +122,7 @@ def _maps(comparison: Comparison, gene: str) -> Figure:
     both = np.concatenate([measured, predicted])
     low, high = np.nanpercentile(both, [1, 99]) if np.isfinite(both).any() else (0, 1)
     reach = float(np.nanmax(np.abs(difference), initial=1e-6))
-    figure = _figure(11, 3.8)
+    figure = figure_of(11, 3.8)
     panels = figure.subplots(1, 3)
     unit = unit_of(comparison.facts_measured["scale"])
     for axes, values, title, limits, cmap in (
@@ -190,7 +153,7 @@ def _map(
 
 
 def _distribution(comparison: Comparison, gene: str) -> Figure:
-    figure = _figure(11, 3.4)
+    figure = figure_of(11, 3.4)
     left, right = figure.subplots(1, 2)
     pcc = comparison.table["pcc"].dropna().to_numpy()
     left.hist(pcc, bins=40, color="#4477aa")

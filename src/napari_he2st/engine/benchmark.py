@@ -1,0 +1,352 @@
+"""Train and score any set of systems on the same spots, panel and folds; resume where one stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_he2st._version import __version__
+from napari_he2st.analysis.metrics.table import per_gene, per_spot
+from napari_he2st.analysis.paired import permuted_pcc
+from napari_he2st.core import keys
+from napari_he2st.core.atomic import atomic_write
+from napari_he2st.core.errors import He2stError, ModelError, OutputError, TruthError
+from napari_he2st.core.progress import Control
+from napari_he2st.engine.device import choose_device
+from napari_he2st.engine.folds import Fold, Kind, make_folds, pitfalls
+from napari_he2st.engine.panel import choose_panel
+from napari_he2st.engine.scoring import predict_resolved
+from napari_he2st.engine.train import train
+from napari_he2st.engine.trained import expression_of
+from napari_he2st.engine.training_data import TrainingSection, expression_target, resolve
+from napari_he2st.zoo.catalogue import card_of, variant_arguments
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from napari_he2st.data.truth import Section
+    from napari_he2st.zoo.bundle import Bundle
+
+BASELINES = ("mean", "ridge:colour", "ridge")
+"""Always taken part: the training mean, and ridge on colour and texture alone and with the starter's encoder."""
+
+COLUMNS = ["system", "fold", "section", "gene", "metric", "value", "unit"]
+"""Of the scores; ``gene`` is empty where a row is of a whole section, ``section`` too where it is of a whole fit."""
+
+N_PERMUTATIONS = 199
+_REFUSED = {
+    "slide_level": "It predicts whole slides, not spots",
+    "domains": "It groups spots and predicts no expression",
+    "alignment": "It registers sections and predicts no expression",
+    "imputation": "It needs expression measured on the section that is scored",
+    "cells": "It predicts single cells and needs segmented nuclei",
+}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A system that takes part, under ``label`` in all tables; its settings depart from the published ones."""
+
+    label: str
+    system: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str, settings: Mapping[str, Any] | None = None) -> Contestant:
+        """The system of ``SLUG`` or ``SLUG:VARIANT``.
+
+        Parameters
+        ----------
+        text
+            Its label.
+        settings
+            ``variant``, ``arguments`` and ``recipe``, each optional, as in ``benchmarks/learning.toml``.
+
+        Raises
+        ------
+        UnknownNameError
+            There is no such system or variant.
+        ModelError
+            It cannot be scored here, or a setting is unknown.
+        """
+        slug, _, variant = text.partition(":")
+        card, settings = card_of(slug), settings or {}
+        if card.status == "unavailable":
+            raise ModelError(f"{card.title} cannot be used: {card.reason}", where=text)
+        if card.fitted == "slide":
+            message = "This system is fitted to the slide it predicts and has nothing to say of sections left out"
+            raise ModelError(message, where=text, todo="Leave it out")
+        if card.tasks[0] in _REFUSED:
+            raise ModelError(
+                f"This system cannot take part. {_REFUSED[card.tasks[0]]}", where=text, todo="Leave it out"
+            )
+        unknown = sorted(set(settings) - {"variant", "arguments", "recipe"})
+        if unknown:
+            message = f"A benchmark has no setting {', '.join(unknown)}"
+            raise ModelError(message, where=text, todo="Use variant, arguments and recipe")
+        variants = variant_arguments(slug, variant or settings.get("variant"))
+        return cls(text, card.slug, {**variants, **settings.get("arguments", {})}, settings.get("recipe", {}))
+
+
+@dataclass(frozen=True, eq=False)
+class Benchmark:
+    """What a benchmark found.
+
+    Attributes
+    ----------
+    scores
+        One row per number, see :data:`COLUMNS`.
+    systems, folds
+        Who took part, in order, and what was left out in turn.
+    kind, panel
+        Of the folds; rule or list of the genes.
+    warnings
+        What one has to know when reading the scores.
+    missing
+        System and fold of fits that the budget left out.
+    failed
+        System, fold and reason of fits that could not be made.
+    """
+
+    scores: pd.DataFrame
+    systems: list[str]
+    folds: list[str]
+    kind: Kind
+    panel: str | Sequence[str]
+    warnings: list[str]
+    missing: list[tuple[str, str]]
+    failed: list[tuple[str, str, str]]
+
+
+def benchmark(
+    systems: Sequence[Contestant],
+    sections: Sequence[Section],
+    folder: str | Path,
+    *,
+    kind: Kind = "patient",
+    panel: str | Sequence[str] = "hvg:250",
+    budget_minutes: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    control: Control | None = None,
+) -> Benchmark:
+    """Train every system without every fold and score it there; the baselines take part in any case.
+
+    The panel is chosen among the training sections of each fold. Every fit is written into ``folder`` when it is
+    done, and one that lies there with the same settings and data is not made again.
+
+    Parameters
+    ----------
+    systems, sections
+        Who takes part, on what.
+    folder
+        Where results go; it is made if need be.
+    kind
+        What is left out in turn.
+    panel
+        See :func:`~napari_he2st.engine.panel.choose_panel`.
+    budget_minutes
+        No fit is begun once they are spent; None is no limit.
+    seed, device, control
+        How to train.
+
+    Raises
+    ------
+    TruthError
+        There is no section, one without image or counts, or too few for these folds.
+    ModelError
+        A label stands for two systems.
+    GeneError
+        The sections share no gene, or the panel is not among them.
+    OutputError
+        The folder cannot be written.
+    """
+    import pandas as pd
+
+    control, started = control or Control(), time.monotonic()
+    if not sections:
+        raise TruthError("There is no section to learn", todo="Name at least two with --data")
+    contestants = _with_baselines(systems)
+    folds = make_folds(sections, kind)
+    choose_panel([section.adata for section in sections], "all")
+    data = {section.name: _digest(section) for section in sections}
+    fits = Path(folder) / "fits"
+    try:
+        fits.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The folder cannot be made ({error.strerror})", where=fits) from error
+    parts, missing, failed = [], [], []
+    for fold in folds:  # all systems of a fold together, so that what a budget leaves can be compared
+        for contestant in contestants:
+            how = [contestant.system, contestant.arguments, contestant.recipe]
+            settings = [__version__, *how, panel, seed, kind, fold.name, data]
+            key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=list).encode()).hexdigest()[:16]
+            path = fits / f"{_file_name(contestant.label)}.{_file_name(fold.name)}.{key}.parquet"
+            if path.exists():
+                parts.append(pd.read_parquet(path))
+                continue
+            if budget_minutes is not None and time.monotonic() - started >= 60 * budget_minutes:
+                missing.append((contestant.label, fold.name))
+                continue
+            try:
+                scores = _fit(contestant, fold, panel, seed, device, control)
+            except He2stError as error:
+                failed.append((contestant.label, fold.name, str(error)))
+                control.note(f"{contestant.label} failed on {fold.name}: {error}")
+                continue
+            with atomic_write(path) as aside:
+                scores.to_parquet(aside, index=False)
+            parts.append(scores)
+    scores = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
+    labels, names = [c.label for c in contestants], [fold.name for fold in folds]
+    warnings = [*pitfalls(folds, kind), *_doubts(scores)]
+    with atomic_write(Path(folder) / "scores.parquet", force=True) as aside:
+        scores.to_parquet(aside, index=False)
+    return Benchmark(scores, labels, names, kind, panel, warnings, missing, failed)
+
+
+def _with_baselines(systems: Sequence[Contestant]) -> list[Contestant]:
+    labels = [contestant.label for contestant in systems]
+    if len(set(labels)) < len(labels):
+        raise ModelError("A system is named twice", where=", ".join(labels), todo="Name every system once")
+    return [*(Contestant.parse(label) for label in BASELINES if label not in labels), *systems]
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^\w-]+", "-", text)
+
+
+def _digest(section: Section) -> list[str]:
+    """What identifies image and spots; opening them shows that both are there."""
+    opened = TrainingSection.open(section)
+    opened.slide.original.close()
+    counts, spots = section.adata.layers[keys.COUNTS], hashlib.sha256()
+    for values in (
+        np.asarray(counts.sum(axis=0)),
+        np.asarray(counts.sum(axis=1)),
+        section.adata.obsm["spatial"],
+        np.array(list(section.adata.var_names), dtype="U"),
+    ):
+        spots.update(np.ascontiguousarray(values).tobytes())
+    return [opened.slide.fingerprint, section.patient or "", spots.hexdigest()]
+
+
+def _fit(
+    contestant: Contestant, fold: Fold, panel: str | Sequence[str], seed: int, device: str, control: Control
+) -> pd.DataFrame:
+    """Scores of one fit: the rows of :data:`COLUMNS`."""
+    import pandas as pd
+
+    control.start(None, f"{contestant.label}, without {fold.name}")
+    with _watched() as peak_mb:
+        start = time.perf_counter()
+        bundle = train(
+            contestant.system,
+            fold.train,
+            arguments=contestant.arguments,
+            recipe=contestant.recipe,
+            panel=panel,
+            seed=seed,
+            device=device,
+            control=control,
+        )
+        trained = time.perf_counter()
+        parts = [_score(bundle, fold, section, device, control) for section in fold.test]
+        scored = time.perf_counter()
+    figures = {"seconds_training": trained - start, "seconds_scoring": scored - trained, "peak_mb": peak_mb[0]}
+    of_fit = pd.DataFrame([{"section": "", "gene": "", "metric": m, "value": v} for m, v in figures.items()])
+    scores = pd.concat([*parts, of_fit], ignore_index=True)
+    return scores.assign(system=contestant.label, fold=fold.name, unit=bundle.manifest.scale)[COLUMNS]
+
+
+def _score(bundle: Bundle, fold: Fold, section: Section, device: str, control: Control) -> pd.DataFrame:
+    """Scores of a section that was left out, in the unit that the system predicts, unsmoothed.
+
+    Genes that do not vary in the section have none.
+    """
+    import pandas as pd
+
+    model, where = bundle.members[0], choose_device(device)
+    spec = replace(expression_of(model), scale=bundle.manifest.scale, smooth=None)
+    with ExitStack() as stack:
+        *seen, opened = (TrainingSection.open(s) for s in (*fold.train, section))
+        for one in (*seen, opened):
+            stack.callback(one.slide.original.close)
+        resolved = resolve(model, opened, bundle.manifest.mpp, where, control)
+        predicted = predict_resolved(bundle.members, resolved, len(opened.grid), where)
+        *known, measured = (
+            expression_target(s, bundle.genes, spec, model.extras["scale"]).numpy() for s in (*seen, opened)
+        )
+        grid = opened.grid
+    mean = np.nanmean(np.concatenate(known), axis=0)
+    table = per_gene(predicted, measured, bundle.genes, grid=grid)
+    varies = table["rvd"].notna().to_numpy()
+    if not varies.any():
+        raise TruthError("No gene of the panel varies", where=section.name, todo="Check that its genes are named alike")
+    table["mse_ratio"] = table["mse"] / np.nanmean((measured - mean) ** 2, axis=0)
+    table = table[varies].rename(columns={"pcc": "pcc_gene"})
+    metrics = ["pcc_gene", "spearman", "mse", "mse_ratio", "mae", "ssim", "rvd"]
+    genes = table.melt("gene", metrics, "metric", "value")
+    spots = per_spot(predicted, measured, [str(i) for i in range(len(grid))])
+    whole = {
+        "pcc_spot": float(spots["pcc"].mean()),
+        "p_chance": permuted_pcc(predicted[:, varies], measured[:, varies], N_PERMUTATIONS)[1],
+        "genes_flat": float((~varies).sum()),
+    }
+    rows = pd.DataFrame([{"gene": "", "metric": m, "value": v} for m, v in whole.items()])
+    return pd.concat([genes, rows], ignore_index=True).assign(section=section.name)
+
+
+def _doubts(scores: pd.DataFrame) -> list[str]:
+    """Warnings that only the scores can give."""
+    found = []
+    for section, n_flat in scores[scores["metric"] == "genes_flat"].groupby("section")["value"].max().items():
+        if n_flat:
+            found.append(f"{int(n_flat)} genes of a panel do not vary in {section} and have no score there.")
+    learners = scores[(scores["metric"] == "p_chance") & (scores["system"] != "mean")]
+    for section, p in learners.groupby("section")["value"].min().items():
+        if p > 0.05:
+            found.append(
+                f"No system does better than chance on {section} (p ≥ {p:.2f}): its counts may belong to other spots, "
+                "or its image may be turned. he2st info shows how they fit."
+            )
+    units = scores["unit"].unique()
+    if len(units) > 1:
+        found.append(
+            f"Systems predict in different units ({', '.join(sorted(units))}): compare MSE and MAE only within one "
+            "unit; mse_ratio, over the error of the training mean in the same unit, compares all."
+        )
+    return found
+
+
+@contextmanager
+def _watched() -> Iterator[list[float]]:
+    """The highest resident memory of this process so far, in MB, as the only item of a list."""
+    import psutil
+
+    process, peak, done = psutil.Process(), [0.0], threading.Event()
+
+    def watch() -> None:
+        while True:
+            peak[0] = max(peak[0], process.memory_info().rss / 1e6)
+            if done.wait(0.05):
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
