@@ -24,9 +24,9 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import torch
-from benchmarks.learning import permuted_pcc
 from numpy.typing import NDArray
 
+from napari_he2st.analysis.paired import permuted_pcc
 from napari_he2st.core.schema import provenance
 from napari_he2st.core.types import Nuclei
 from napari_he2st.data.slides import Slide
