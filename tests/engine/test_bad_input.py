@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from tests.tiny import predictors
 from tests.tiny.predictors import bundle_of
 from tests.tiny.slides import tissue_image, write_slide
@@ -21,6 +23,15 @@ from napari_he2st.engine.predict import predict, predict_slide
 from napari_he2st.engine.store import Store, disk_bytes
 from napari_he2st.zoo import inputs as kinds
 from napari_he2st.zoo.bundle import Bundle
+
+
+@pytest.fixture(autouse=True)
+def one_worker() -> Iterator[None]:
+    """Batches one after the other, so that it is known which of them were done."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

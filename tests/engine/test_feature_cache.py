@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,15 @@ from napari_he2st.zoo.base import Predictor
 
 CPU = torch.device("cpu")
 ENCODER = "colour-texture"
+
+
+@pytest.fixture(autouse=True)
+def one_worker() -> Iterator[None]:
+    """Batches one after the other, so that it is known which of them were done."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 class First(Predictor):
