@@ -46,6 +46,14 @@ def test_values_are_those_of_the_tiles_whatever_the_batch_and_the_order(predicto
     assert distance[0] < distance[len(distance) // 2] < distance[-1]
 
 
+def test_a_refused_option_leaves_no_store_behind(predictors, bundle_of, slide, grid, tmp_path: Path) -> None:
+    bundle = bundle_of(predictors.Colour)
+    with pytest.raises(ModelError, match="no option steps"):
+        list(predict(bundle, slide, grid, options={"steps": 3}, store=tmp_path / "run"))
+    assert not list(tmp_path.iterdir())
+    list(predict(bundle, slide, grid, store=tmp_path / "run"))
+
+
 def test_a_region_limits_what_is_predicted(predictors, bundle_of, slide, grid) -> None:
     region = Region.box(101, 101, 200, 150)
     rows = np.concatenate([c.index for c in predict(bundle_of(predictors.Colour), slide, grid, region=region)])

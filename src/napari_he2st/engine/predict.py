@@ -24,7 +24,7 @@ from napari_he2st.engine.features import NOTHING_GIVEN, Given
 from napari_he2st.engine.probe import best_batch_size
 from napari_he2st.engine.results import to_adata
 from napari_he2st.engine.run import Runner, Settings, describe_given, in_its_stain, predicts_cells, sees_a_slide
-from napari_he2st.engine.sampling import draws_of
+from napari_he2st.engine.sampling import check_options, draws_of
 from napari_he2st.engine.shards import Precision
 from napari_he2st.engine.slide_level import predict_bag, sees_bag
 from napari_he2st.engine.store import Store
@@ -106,7 +106,7 @@ def predict(
     Raises
     ------
     ModelError
-        Unknown device, a prediction that is not finite or of the wrong shape.
+        Unknown device or option, a prediction that is not finite or of the wrong shape.
     GeneError
         A gene that the bundle does not predict.
     StoreError
@@ -121,6 +121,7 @@ def predict(
     columns = gene_columns(bundle, genes)
     rows = rows_in_order(grid, region, order) if rows is None else rows
     _check_own_slide(bundle, slide)
+    check_options(bundle.members[0], options or {})  # before there is a store, which would remember them
     settings = Settings(seed, n_samples, options, given, compiled=device == OPENVINO)
 
     def runner(rows: NDArray[np.intp], size: int, settings: Settings = settings) -> Runner:
