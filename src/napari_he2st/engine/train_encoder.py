@@ -129,8 +129,11 @@ Views = Callable[[Tensor], tuple[list[Tensor], list[Tensor]]]
 
 
 def _image_views(tiles: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    views = dino_views(tiles.float() / 255, 224, 96, zoom=True)
-    return tuple([(stain_jitter(view) - 0.5) / 0.5 for view in side] for side in views)  # type: ignore[return-value]
+    wide, narrow = (
+        [(stain_jitter(view) - 0.5) / 0.5 for view in side]
+        for side in dino_views(tiles.float() / 255, 224, 96, zoom=True)
+    )
+    return wide, narrow
 
 
 def _map_views(maps: Tensor) -> tuple[list[Tensor], list[Tensor]]:
