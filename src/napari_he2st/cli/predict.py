@@ -189,14 +189,14 @@ def _say(output: Path, adata: AnnData) -> None:
     """What was predicted, and what could not be read."""
     from napari_he2st.core.schema import slide_result
 
-    unreadable = adata.uns[keys.UNS]["unreadable_spots"]
+    unreadable, rows = adata.uns[keys.UNS]["unreadable_spots"], "cells" if keys.POLYGON in adata.obs else "spots"
     if unreadable:
-        console.warn(f"{unreadable:,} of {adata.n_obs:,} spots could not be read; they are unknown in the result.")
+        console.warn(f"{unreadable:,} of {adata.n_obs:,} {rows} could not be read; they are unknown in the result.")
     whole = sorted(slide_result(adata).items(), key=lambda entry: -entry[1])
     if whole:
         shown = ", ".join(f"{name} {value:.3g}" for name, value in whole[:_SHOWN])
         console.note(f"The slide: {shown}{' …' if len(whole) > _SHOWN else ''}")
-    what = "tiles with what this rests on" if whole else f"spots × {adata.n_vars} genes"
+    what = "tiles with what this rests on" if whole else f"{rows} × {adata.n_vars} genes"
     console.note(f"{output}: {adata.n_obs} {what}. {keys.RESEARCH_USE}")
 
 

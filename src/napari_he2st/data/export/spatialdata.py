@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,10 @@ def write_spatialdata(adata: AnnData, path: Path, slide: Slide | None) -> None:
     table.obs = adata.obs.drop(columns=keys.POLYGON, errors="ignore").assign(region=name, instance_id=adata.obs_names)
     table.obs["region"] = table.obs["region"].astype("category")
     parsed = TableModel.parse(table, region=name, region_key="region", instance_key="instance_id")
-    SpatialData(images=_images(adata, slide), shapes={name: _shapes(adata)}, tables={"table": parsed}).write(path)
+    found = SpatialData(images=_images(adata, slide), shapes={name: _shapes(adata)}, tables={"table": parsed})
+    with warnings.catch_warnings():  # of anndata's, on a default to come; it changes nothing in what is written
+        warnings.filterwarnings("ignore", message="zarr v3 autosharding", category=UserWarning)
+        found.write(path)
 
 
 def _shapes(adata: AnnData) -> Any:
