@@ -28,7 +28,9 @@ def domains(
     ],
     method: Annotated[str, typer.Option("--method", help="How to group spots: he2st models --task domains lists all.")],
     output: Output,
-    n: Annotated[int | None, typer.Option("--n", "-n", min=1, help="How many domains, where the method can be told.")] = None,
+    n: Annotated[
+        int | None, typer.Option("--n", "-n", min=1, help="How many domains, where the method can be told.")
+    ] = None,
     slide: Annotated[
         str | None, typer.Option("--slide", help="The slide, for methods that see tiles; by default the section's.")
     ] = None,

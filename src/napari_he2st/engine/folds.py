@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,21 @@ if TYPE_CHECKING:
 Kind = Literal["patient", "section", "block"]
 MARGIN_PITCHES = 2.0
 """Training spots this near to a scored one, in distances of spots, are left out of block folds."""
+
+
+class Named(Protocol):
+    """What is known of whatever is split."""
+
+    @property
+    def name(self) -> str:
+        """What tells it from the others."""
+
+    @property
+    def patient(self) -> str | None:
+        """Whose it is, if that is known."""
+
+
+S = TypeVar("S", bound=Named)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,18 +60,27 @@ def make_folds(sections: Sequence[Section], kind: Kind = "patient") -> list[Fold
         raise TruthError("A section is named twice", where=", ".join(names), todo="Name every section once")
     if kind == "block":
         return [fold for section in sections for fold in _blocks(section)]
+    return [Fold(name, tuple(train), tuple(test)) for name, train, test in leave_one_out(sections, kind)]
+
+
+def leave_one_out(sections: Sequence[S], kind: str) -> list[tuple[str, list[S], list[S]]]:
+    """Every patient or section by its name: the sections of the others, and its own.
+
+    A section of unknown patient counts as a patient of its own.
+
+    Raises
+    ------
+    TruthError
+        There are fewer than two.
+    """
     group_of = {s.name: s.name if kind == "section" else s.patient or s.name for s in sections}
     groups = list(dict.fromkeys(group_of.values()))
     if len(groups) < 2:
         there = f"; there is only {groups[0]}" if groups else ""
-        other = "--folds section for sections of one patient, or --folds block for a single one"
-        raise TruthError(f"Leaving one {kind} out needs at least two{there}", todo=f"Add sections, or use {other}")
+        message = f"Leaving one {kind} out needs at least two{there}"
+        raise TruthError(message, todo="Add sections, or choose another way to split them")
     return [
-        Fold(
-            group,
-            tuple(s for s in sections if group_of[s.name] != group),
-            tuple(s for s in sections if group_of[s.name] == group),
-        )
+        (group, [s for s in sections if group_of[s.name] != group], [s for s in sections if group_of[s.name] == group])
         for group in groups
     ]
 

@@ -19,6 +19,7 @@ from napari_he2st.core.errors import ModelError, TruthError
 from napari_he2st.core.progress import Control
 from napari_he2st.engine.device import choose_device
 from napari_he2st.engine.features import NOTHING_GIVEN, Given
+from napari_he2st.engine.folds import leave_one_out
 from napari_he2st.engine.panel import choose_panel, expression_variance, further_genes
 from napari_he2st.engine.reference import describe_reference
 from napari_he2st.engine.scoring import predict_resolved
@@ -133,7 +134,8 @@ def train(
         resolved = {s.name: resolve(blank, s, fit.mpp, where, control) for s in every}
         splits = [
             fit.score(kind, fit.members(train_on, resolved), train_on, test_on, resolved)
-            for kind, train_on, test_on in _splits(opened, folds)
+            for kind in folds
+            for _, train_on, test_on in leave_one_out(opened, kind)
         ]
         members = fit.members(opened, resolved)
         for member in members:
@@ -151,21 +153,6 @@ def train(
             history=fit.history,
             stain=stain,
         )
-
-
-def _splits(
-    sections: list[TrainingSection], folds: Sequence[str]
-) -> list[tuple[str, list[TrainingSection], list[TrainingSection]]]:
-    splits = []
-    for kind in folds:
-        groups = list(dict.fromkeys(s.name if kind == "section" else s.patient for s in sections))
-        if len(groups) < 2:
-            message = f"Leave-one-{kind}-out needs at least two; there is only {groups[0]}"
-            raise TruthError(message, todo="Add sections, or leave this split out")
-        for group in groups:
-            out = [s for s in sections if (s.name if kind == "section" else s.patient) == group]
-            splits.append((kind, [s for s in sections if s not in out], out))
-    return splits
 
 
 def _targets(
