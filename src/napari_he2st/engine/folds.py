@@ -60,13 +60,24 @@ def make_folds(sections: Sequence[Section], kind: Kind = "patient") -> list[Fold
         raise TruthError("A section is named twice", where=", ".join(names), todo="Name every section once")
     if kind == "block":
         return [fold for section in sections for fold in _blocks(section)]
-    return [Fold(name, tuple(train), tuple(test)) for name, train, test in leave_one_out(sections, kind)]
+    other = "Add sections, or use --folds section for sections of one patient, or --folds block for a single one"
+    splits = leave_one_out(sections, kind, otherwise=other)
+    return [Fold(name, tuple(train), tuple(test)) for name, train, test in splits]
 
 
-def leave_one_out(sections: Sequence[S], kind: str) -> list[tuple[str, list[S], list[S]]]:
+def leave_one_out(
+    sections: Sequence[S], kind: str, *, otherwise: str = "Add sections, or leave this split out"
+) -> list[tuple[str, list[S], list[S]]]:
     """Every patient or section by its name: the sections of the others, and its own.
 
     A section of unknown patient counts as a patient of its own.
+
+    Parameters
+    ----------
+    sections, kind
+        What is split: by ``"patient"``, or by ``"section"``.
+    otherwise
+        What to do where that is impossible.
 
     Raises
     ------
@@ -78,7 +89,7 @@ def leave_one_out(sections: Sequence[S], kind: str) -> list[tuple[str, list[S], 
     if len(groups) < 2:
         there = f"; there is only {groups[0]}" if groups else ""
         message = f"Leaving one {kind} out needs at least two{there}"
-        raise TruthError(message, todo="Add sections, or choose another way to split them")
+        raise TruthError(message, todo=otherwise)
     return [
         (group, [s for s in sections if group_of[s.name] != group], [s for s in sections if group_of[s.name] == group])
         for group in groups
