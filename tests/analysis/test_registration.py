@@ -31,7 +31,13 @@ def turned(image: np.ndarray, angle: float, flip: bool = False) -> tuple[np.ndar
     return cv2.warpAffine(image, matrix[:2], (260, 240), borderValue=(1, 1, 1)), matrix
 
 
-@pytest.mark.parametrize("entry", list(ALIGNMENT_METHODS), ids=lambda e: e.name)
+@pytest.mark.parametrize(
+    "entry",
+    [
+        pytest.param(entry, id=entry.name, marks=[pytest.mark.slow] if entry.name == "elastix" else [])
+        for entry in ALIGNMENT_METHODS
+    ],
+)
 @pytest.mark.parametrize("angle", [0.0, 17.0])
 def test_a_turned_image_is_brought_back(entry, angle):
     if entry.name == "elastix":
@@ -54,6 +60,7 @@ def test_a_turned_over_section_is_found_where_that_is_allowed():
     assert np.linalg.norm(found(there) - points, axis=1).max() < 5
 
 
+@pytest.mark.slow
 def test_elastix_finds_scale_and_shear_which_phase_does_not():
     pytest.importorskip("itk", reason="itk-elastix is an extra")
     image = tissue()
