@@ -55,6 +55,10 @@ class GeneError(He2stError):
     """Genes are missing, duplicated or do not overlap."""
 
 
+class SessionError(He2stError):
+    """A saved session cannot be opened."""
+
+
 class UnknownNameError(He2stError):
     """A name is not registered; the message lists near matches."""
 

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from napari_he2st.engine.compare import Comparison
 
 
+_PAST_REGIONS = 50
+
+
 class Session:
     """Everything that is open together.
 
@@ -40,6 +43,7 @@ class Session:
     ``slide_added/slide_removed/slide_changed(name)``, ``result_added/result_removed(name)``,
     ``result_filled(name, rows)`` while a run goes on, ``result_finished(name)``, ``result_moved(name)``,
     ``domains_changed(result_name)``, ``regions_changed(slide_name)``, ``nuclei_changed(slide_name)``,
+    ``landmarks_restored(slide_name)`` when they come from elsewhere than the window,
     ``comparison_changed()``, ``selection_changed()`` when the current slide, result or gene changes,
     ``spots_chosen()`` when spots of the current result are.
     """
@@ -55,6 +59,7 @@ class Session:
     domains_changed = Signal(str)
     regions_changed = Signal(str)
     nuclei_changed = Signal(str)
+    landmarks_restored = Signal(str)
     comparison_changed = Signal()
     selection_changed = Signal()
     spots_chosen = Signal()
@@ -66,6 +71,8 @@ class Session:
         self._past_domains: dict[str, list[Domains]] = {}
         self.spots: NDArray[np.bool_] | None = None
         self.regions: dict[str, list[Region]] = {}
+        self._past_regions: dict[str, list[list[Region]]] = {}
+        self.landmarks: dict[str, dict[str, NDArray[np.float64]]] = {}
         self._moves: dict[str, list[tuple[NDArray[np.float64], dict[str, Any]]]] = {}
         self.comparison: Comparison | None = None
         self.compared = ("", "")
@@ -103,7 +110,8 @@ class Session:
         for result in [r.name for r in self.results.values() if r.slide == name]:
             self.remove_result(result)
         item = self.slides.pop(name)
-        self.regions.pop(name, None)
+        for kept in (self.regions, self._past_regions, self.landmarks):
+            kept.pop(name, None)
         item.slide.close()
         if self.slide == name:
             self.select(slide=next(iter(self.slides), None))
@@ -174,6 +182,7 @@ class Session:
             np.asarray(scores, dtype=np.float32),
             adata=adata,
             warnings=list(warnings),
+            std=None if keys.STD not in adata.layers else np.asarray(adata.layers[keys.STD], dtype=np.float32),
         )
         self._add_result(result)
         return result
@@ -212,7 +221,7 @@ class Session:
 
     def _moved(self, name: str) -> None:
         result = self.results[name]
-        result.grid = grid_of(result.adata)
+        result.grid, result.file = grid_of(result.adata), None
         if name in self.compared:
             self.set_comparison(None)
         self.result_moved.emit(name)
@@ -303,12 +312,34 @@ class Session:
         self.set_domains(result, replace(self.domains[result], colours=tuple(colours)))
 
     def set_regions(self, slide: str, regions: list[Region]) -> None:
-        """Replace the drawn regions of a slide; they choose the spots of the current result that lie in them."""
+        """Replace the drawn regions of a slide; they choose the spots of the current result that lie in them.
+
+        :meth:`undo_regions` brings those before back.
+        """
+        past = self._past_regions.setdefault(slide, [])
+        past.append(self.regions.get(slide, []))
+        del past[:-_PAST_REGIONS]
+        self._show_regions(slide, regions)
+
+    def undo_regions(self, slide: str) -> bool:
+        """Bring back the regions that a slide had before; False if nothing was changed."""
+        past = self._past_regions.get(slide)
+        if not past:
+            return False
+        self._show_regions(slide, past.pop())
+        return True
+
+    def _show_regions(self, slide: str, regions: list[Region]) -> None:
         self.regions[slide] = list(regions)
         self.regions_changed.emit(slide)
         result = self.current_result
         if result is not None and result.slide == slide:
             self.choose_spots(self._spots_in_regions(result.name))
+
+    def set_landmarks(self, slide: str, landmarks: dict[str, NDArray[np.float64]]) -> None:
+        """Replace the landmarks of a slide: level-0 pixels (x, y), shape (n, 2), by side."""
+        self.landmarks[slide] = dict(landmarks)
+        self.landmarks_restored.emit(slide)
 
     def choose_spots(self, spots: NDArray[np.bool_] | None) -> None:
         """Choose spots of the current result, bool (spots,); None or none of them chooses nothing."""

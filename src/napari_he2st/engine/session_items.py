@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -65,6 +66,8 @@ class Result:
         The predictor it was made with in this session, or None.
     nuclei
         Nuclei that are its spots, by the number in ``grid.index``, or None.
+    file
+        The h5ad file that holds it as it is, or None.
     """
 
     name: str
@@ -80,6 +83,7 @@ class Result:
     std: NDArray[np.float32] | None = None
     bundle: Bundle | None = None
     nuclei: Nuclei | None = None
+    file: Path | None = None
 
     @property
     def title(self) -> str:
