@@ -15,7 +15,9 @@ from napari_he2st.core.schema import provenance
 from napari_he2st.core.types import Domains, Nuclei, Region, Transform
 from napari_he2st.data.slides import Slide
 from napari_he2st.data.slides.tissue import tissue_mask
-from napari_he2st.engine.saved_session import open_session, read_session, restore, save_session
+from napari_he2st.engine.open_session import open_session, restore
+from napari_he2st.engine.save_session import save_session
+from napari_he2st.engine.saved_session import read_session
 from napari_he2st.engine.session import Session
 
 
@@ -110,9 +112,7 @@ def test_saving_again_writes_only_what_changed_and_removes_what_is_gone(session,
     assert len(left) == 1
     assert left[0].name not in before
     assert not list((folder / "domains").iterdir())
-    np.testing.assert_array_equal(
-        restored(folder).results["section"].grid.xy, session.results["section"].grid.xy
-    )
+    np.testing.assert_array_equal(restored(folder).results["section"].grid.xy, session.results["section"].grid.xy)
 
 
 def test_a_result_with_a_file_of_its_own_is_not_copied_and_a_change_of_it_is_told(session, tmp_path):
@@ -181,7 +181,7 @@ def test_a_failure_leaves_the_session_that_was_there(session, tmp_path, monkeypa
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("napari_he2st.engine.saved_session._write_h5ad", full)
+    monkeypatch.setattr("napari_he2st.engine.save_session._write_h5ad", full)
     with pytest.raises(OutputError, match="No space left"):
         save_session(session, folder, force=True)
     assert set(restored(folder).results) == {"section", "run"}
@@ -203,7 +203,10 @@ def test_a_folder_with_something_else_and_a_session_of_that_name_are_not_overwri
         ("{", "damaged"),
         ("[]", "damaged"),
         ('{"he2st_session": 99}', "another version"),
-        ('{"he2st_session": 1, "slides": [{"name": 3}], "results": [], "current": {}, "look": {}}', "damaged"),
+        (
+            '{"he2st_session": 1, "slides": [{"name": 3}], "results": [], "current": {}, "look": {}, "left_out": []}',
+            "damaged",
+        ),
     ],
 )
 def test_damaged_files_are_told(tmp_path, text, said):

@@ -27,6 +27,7 @@ from napari_he2st.cli import (
     models,
     nuclei,
     predict,
+    run,
     spatial_genes,
     train,
     train_encoder,
@@ -65,6 +66,7 @@ _MODULES = (
     align,
     compare,
     export,
+    run,
     doctor,
 )
 for _module in _MODULES:

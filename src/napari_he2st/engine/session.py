@@ -23,7 +23,7 @@ from napari_he2st.core.schema import facts_of, grid_of
 from napari_he2st.core.types import Chunk, Domains, Grid, Nuclei, Region, Transform
 from napari_he2st.data.truth.fit import Warp, move
 from napari_he2st.engine.segment import write_domains
-from napari_he2st.engine.session_items import DENSE_BYTES, Result, SlideItem, first_gene
+from napari_he2st.engine.session_items import DENSE_BYTES, Made, Result, SlideItem, first_gene
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -161,9 +161,15 @@ class Session:
             self.result_finished.emit(name)
 
     def add_adata(
-        self, adata: AnnData, slide: str, *, name: str | None = None, warnings: tuple[str, ...] = ()
+        self,
+        adata: AnnData,
+        slide: str,
+        *,
+        name: str | None = None,
+        warnings: tuple[str, ...] = (),
+        made: Made | None = None,
     ) -> Result:
-        """Add measured or predicted expression that follows the schema."""
+        """Add measured or predicted expression that follows the schema; ``made`` is how it came to be."""
         facts = facts_of(adata)
         X = adata.X
         if issparse(X) and 4 * X.shape[0] * X.shape[1] > DENSE_BYTES:
@@ -182,6 +188,7 @@ class Session:
             np.asarray(scores, dtype=np.float32),
             adata=adata,
             warnings=list(warnings),
+            made=made,
             std=None if keys.STD not in adata.layers else np.asarray(adata.layers[keys.STD], dtype=np.float32),
         )
         self._add_result(result)
@@ -218,6 +225,21 @@ class Session:
     def n_moves(self, name: str) -> int:
         """How many moves of a result's spots can be taken back."""
         return len(self._moves.get(name, []))
+
+    def way_of(self, name: str) -> NDArray[np.float64] | None:
+        """By which matrix, shape (3, 3), a result's spots were moved in all; None if they were bent.
+
+        Returns
+        -------
+            From level-0 pixels (x, y) as they were read to those now.
+        """
+        moves, adata = self._moves.get(name), self.results[name].adata
+        if not moves or adata is None:
+            return np.eye(3)
+        before, after = moves[0][1].get("transform"), facts_of(adata).get("transform")
+        if after is None:
+            return None
+        return np.asarray(after, dtype=np.float64) @ np.linalg.inv(np.eye(3) if before is None else np.asarray(before))
 
     def _moved(self, name: str) -> None:
         result = self.results[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,6 +32,23 @@ class SlideItem:
     slide: Slide
     mask: TissueMask | None = None
     nuclei: Nuclei | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a result came to be, so that a script can make it again.
+
+    Attributes
+    ----------
+    function
+        Public function that made it.
+    told
+        Its arguments by name. Of a prediction also ``bundle`` (name or folder), ``pitch_um``, ``spots_of`` (the
+        measured result whose spots were predicted) and ``regions`` (polygons in level-0 pixels that it was limited to).
+    """
+
+    function: Literal["read_truth", "predict_slide"]
+    told: Mapping[str, Any]
 
 
 @dataclass(eq=False)
@@ -68,6 +86,8 @@ class Result:
         Nuclei that are its spots, by the number in ``grid.index``, or None.
     file
         The h5ad file that holds it as it is, or None.
+    made
+        How it came to be, or None where that is not known.
     """
 
     name: str
@@ -84,6 +104,7 @@ class Result:
     bundle: Bundle | None = None
     nuclei: Nuclei | None = None
     file: Path | None = None
+    made: Made | None = None
 
     @property
     def title(self) -> str:

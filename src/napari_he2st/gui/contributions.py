@@ -63,6 +63,20 @@ def _read_measured(path: str) -> list[LayerData]:
     return _NO_LAYER
 
 
+def session_reader(path: str | list[str]) -> Reader | None:
+    """Open the folder of a saved session."""
+    from napari_he2st.engine.saved_session import FILE
+
+    if isinstance(path, list) or napari.current_viewer() is None or not (Path(path) / FILE).is_file():
+        return None
+    return _read_session
+
+
+def _read_session(path: str) -> list[LayerData]:
+    dock_of(napari.current_viewer(), "Export").saved.open(Path(path))
+    return _NO_LAYER
+
+
 def open_sample() -> list[LayerData]:
     """Open the section that ships with the package: its slide now, its measured expression a moment later.
 

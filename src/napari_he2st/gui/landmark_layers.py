@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 Side = Literal["spots", "slide"]
+SIDES: tuple[Side, Side] = ("spots", "slide")
 
 _COLOURS: dict[Side, str] = {"spots": "#E69F00", "slide": "#56B4E9"}  # orange moves onto blue
 _SIZE_PX = 14

@@ -111,13 +111,15 @@ class RegionsDialog(QDialog):
         self.genes.gene_chosen.connect(lambda gene: self.session.select(gene=gene))
         self.draw_button = _button("Draw", "Click corners on the slide, double-click to close", self._draw)
         self.remove_button = _button("Remove", "Remove the selected regions", self._remove)
+        self.undo_button = _button("Undo", "Take back the last change of regions", self._undo)
         self.open_button = _button("Open GeoJSON…", "Add regions that QuPath exported", self._ask_open)
         self.save_button = _button("Save GeoJSON…", "Write regions with class and colour for QuPath", self._ask_save)
         self.csv_button = _button("Save table…", "Write the numbers above, with all percentiles (CSV)", self._ask_table)
         self.genes_button = _button("Save comparison…", "Write all genes of the comparison (CSV)", self._ask_genes)
         layout = QVBoxLayout(self)
         layout.addWidget(self.note)
-        layout.addLayout(_row(self.draw_button, self.remove_button, self.open_button, self.save_button))
+        layout.addLayout(_row(self.draw_button, self.remove_button, self.undo_button))
+        layout.addLayout(_row(self.open_button, self.save_button))
         layout.addWidget(self.table, 1)
         layout.addLayout(_row(self.csv_button))
         layout.addLayout(_row(self.first, QLabel("against"), self.second, self.compare_button))
@@ -230,6 +232,10 @@ class RegionsDialog(QDialog):
     def _draw(self) -> None:
         if self.session.slide is not None:
             self.layers.draw_regions(self.session.slide)
+
+    def _undo(self) -> None:
+        if self.session.slide is not None and not self.session.undo_regions(self.session.slide):
+            self.note.setText("There is no change of regions to take back.")
 
     def _remove(self) -> None:
         rows = {index.row() for index in self.table.selectedIndexes()}

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QWidget
 
 from napari_he2st.engine.session import Session
+from napari_he2st.gui.autosave import Autosave
 from napari_he2st.gui.layers import SlideLayers
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ DOCKS = ("Slide", "Predict", "Genes", "Domains", "Compare", "Stack", "Export")
 
 DOCK_WIDTH_PX = 400
 
+_autosaves: WeakKeyDictionary[Viewer, Autosave] = WeakKeyDictionary()
 _layers: WeakKeyDictionary[Viewer, SlideLayers] = WeakKeyDictionary()
 
 
@@ -34,6 +37,14 @@ def layers_of(viewer: Viewer) -> SlideLayers:
 def session_of(viewer: Viewer) -> Session:
     """The session of a viewer; made on first use."""
     return layers_of(viewer).session
+
+
+def keep_safe(viewer: Viewer, window: QWidget) -> Autosave:
+    """What saves a viewer's session by itself as long as its main window is open; made on first use."""
+    viewer = unwrap(viewer)
+    if viewer not in _autosaves:
+        _autosaves[viewer] = Autosave(session_of(viewer), window)
+    return _autosaves[viewer]
 
 
 def dock_of(viewer: Viewer, name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +147,7 @@ def read_section(
         if value is not None and not 0 < value < float("inf"):
             raise TruthError(f"{what} has to be above zero, not {value}", where=path)
     section: Section = TRUTH_READERS[detection.layout].function(detection, chosen, source)
-    return section
+    return replace(section, root=Path(path))
 
 
 def read_truth(path: str | Path, name: str | None = None, **options: Any) -> AnnData:

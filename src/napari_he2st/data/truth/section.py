@@ -61,6 +61,8 @@ class Section:
         What was read, what was left out and what was looked for in vain, in words.
     warnings
         What does not fit together, such as barcodes of another slide; part of the message of the fit check.
+    root
+        The folder or file it was read from, or None.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Section:
     found: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    root: Path | None = None
 
 
 @dataclass(frozen=True)

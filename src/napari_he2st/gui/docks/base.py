@@ -9,11 +9,11 @@ from weakref import WeakMethod
 
 from napari.utils.notifications import show_warning
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFrame, QHBoxLayout, QPushButton, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QHBoxLayout, QMainWindow, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from napari_he2st.gui.widgets.status import StatusLine
 from napari_he2st.gui.worker import Task, run
-from napari_he2st.gui.workspace import layers_of
+from napari_he2st.gui.workspace import keep_safe, layers_of
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -141,6 +141,8 @@ class Dock(QWidget):
         super().showEvent(event)
         if not self._was_shown:
             self._was_shown = True
+            if isinstance(self.window(), QMainWindow):
+                keep_safe(self.viewer, self.window())
             self.body.addStretch(0)  # room that no list in the dock asks for
             self.opened()
 

@@ -1,4 +1,4 @@
-"""Export dock: write a result for other programs."""
+"""Export dock: write a result for other programs, and the session for oneself."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from napari_he2st.core.errors import He2stError
 from napari_he2st.data.export import EXPORTERS, export
 from napari_he2st.engine.session_items import Result
 from napari_he2st.gui.docks.base import Dock
+from napari_he2st.gui.docks.session_box import SessionBox
 from napari_he2st.gui.widgets.combo import Combo
 from napari_he2st.gui.widgets.options_form import OptionsForm
 from napari_he2st.gui.widgets.result_chooser import ResultChooser
@@ -44,7 +45,8 @@ class ExportDock(Dock):
         form.addRow("Result", self.chooser)
         form.addRow("Format", self.format)
         self.body.addLayout(form)
-        for widget in (self.about, self.options, self.note):
+        self.saved = SessionBox(self)
+        for widget in (self.about, self.options, self.note, self.saved):
             self.body.addWidget(widget)
         self.button = self.add_button("Export…", "Choose a file and write it", self._ask_where)
         self.format.currentIndexChanged.connect(lambda _: self._show_format())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from napari_he2st.data.slides.tissue import TissueMask
     from napari_he2st.data.truth import Detection, Section
     from napari_he2st.data.truth.fit import Fit
-    from napari_he2st.engine.session_items import Result
+    from napari_he2st.engine.session_items import Made, Result
     from napari_he2st.gui.docks.base import Dock
 
 _PICTURE_PX = 100  # of one panel without its margin: two stand beside each other in the narrowest dock
@@ -42,12 +42,13 @@ class Checked:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A measured section with the slide it lies on."""
+    """A measured section with the slide it lies on, which may be one that was open already."""
 
     section: Section
     slide: Slide
     mask: TissueMask
     checked: Checked
+    on_current: bool = False
 
 
 class MeasuredSection(QGroupBox):
@@ -147,7 +148,8 @@ class MeasuredSection(QGroupBox):
         if fit.message is not None:
             self._dock.warn(fit.message)
         warnings = () if fit.message is None else (fit.message,)
-        result = self._session.add_adata(section.adata, item.name, name=section.name, warnings=warnings)
+        more: dict[str, Any] = {"warnings": warnings, "made": _made(loaded)}
+        result = self._session.add_adata(section.adata, item.name, name=section.name, **more)
         self._warnings[result.name] = section.warnings
         self._checked[result.name] = loaded.checked
         self.show_fit()
@@ -215,6 +217,17 @@ class MeasuredSection(QGroupBox):
         self.facts.show_facts({**facts, "Found": ", ".join(found), "Missing": ", ".join(missing)})
 
 
+def _made(loaded: Loaded) -> Made | None:
+    """How a section can be read again."""
+    from napari_he2st.engine.session_items import Made
+
+    section, slide = loaded.section, loaded.slide
+    if section.root is None:
+        return None
+    told = {"path": str(section.root.resolve()), "name": section.name, "layout": section.layout, "mpp": slide.mpp}
+    return Made("read_truth", {**told, "image": str(slide.path)} if loaded.on_current else told)
+
+
 # --- in a worker
 
 
@@ -240,7 +253,7 @@ def read_measured(
         return f"{error.what}. {error.todo}."
     if current is not None and on_current:
         section = read_section(root, name, layout=layout, image=current.path, mpp=current.mpp)
-        return fitted(section, current)
+        return replace(fitted(section, current), on_current=True)
     if section is None:
         raise TruthError("There is no open slide to place the section on", where=name)
     return on_its_slide(section)

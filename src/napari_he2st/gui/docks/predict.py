@@ -13,7 +13,7 @@ from napari_he2st.core import keys
 from napari_he2st.core.errors import He2stError
 from napari_he2st.core.progress import Control
 from napari_he2st.core.types import Chunk, Grid
-from napari_he2st.engine.session_items import Result
+from napari_he2st.engine.session_items import Made, Result
 from napari_he2st.gui import prediction
 from napari_he2st.gui.docks.base import Dock
 from napari_he2st.gui.docks.fit_box import FitBox
@@ -194,6 +194,12 @@ class PredictDock(Dock):
         sampling = self.sampling.values()
         return Run(bundle, item.slide, grid, device, stain=stain, nuclei=item.nuclei, sampling=sampling, **how)
 
+    def _told(self) -> dict[str, Any]:
+        """What a run by what is chosen now is told beside where, see :class:`Made`."""
+        chosen = self.predictor.row or {}
+        how = {"stain": self.stain.chosen, "device": self.device.currentText(), **self.sampling.values()}
+        return {"bundle": chosen.get("path", self._wanted), **how}
+
     def _timed(self, bundle: Bundle, cost: Estimate) -> None:
         if bundle is self._bundle:
             self._cost = cost
@@ -269,7 +275,9 @@ class PredictDock(Dock):
         store = prediction.store_folder(bundle, item.slide, *how) if kept else None
         work = self._run_of(bundle, item, grid, order="raster" if whole else "centre", store=store)
         facts = {**result_facts(bundle), "warnings": doubts, "nuclei": work.cells}
-        result = self.session.begin_result(bundle.id, item.name, grid, bundle.genes, **facts)
+        told = {**self.where.told(item.name), **self._told()}
+        made = Made("predict_slide", told) if self._kind == "spots" else None
+        result = self.session.begin_result(bundle.id, item.name, grid, bundle.genes, made=made, **facts)
         control = Control()
         return self.run(
             work.chunks,

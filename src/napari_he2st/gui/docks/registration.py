@@ -24,7 +24,7 @@ from napari_he2st.analysis.alignment.landmarks import KINDS, LEAST, LandmarkFit,
 from napari_he2st.core.errors import He2stError
 from napari_he2st.core.schema import facts_of
 from napari_he2st.core.types import Transform
-from napari_he2st.gui.landmark_layers import LandmarkLayers, Side
+from napari_he2st.gui.landmark_layers import SIDES, LandmarkLayers, Side
 from napari_he2st.gui.widgets.combo import Combo
 from napari_he2st.gui.widgets.save_dialog import ask_where
 
@@ -79,6 +79,7 @@ class RegistrationSection(QWidget):
         for widget in (self.table, self.note):
             layout.addWidget(widget)
         layout.addLayout(self._below)
+        dock.listen(self._session.landmarks_restored, self.show_landmarks)
         self.update_fit()
 
     def _buttons(self) -> None:
@@ -131,7 +132,12 @@ class RegistrationSection(QWidget):
             self.clear()
             mpp = self._session.slides[result.slide].slide.mpp
             self._marks = LandmarkLayers(self._dock.viewer, result.slide, mpp)
+            saved = self._session.landmarks.get(result.slide, {})
+            for side in SIDES:
+                if len(saved.get(side, ())):
+                    self._marks.put(side, saved[side])
             self._marks.changed.connect(self.update_fit)
+            self.update_fit()
         return self._marks
 
     def mark(self, side: Side) -> None:
@@ -142,9 +148,19 @@ class RegistrationSection(QWidget):
             return
         marks.mark(side)
 
+    def show_landmarks(self, slide: str) -> None:
+        """Put landmarks where a session that was opened had them."""
+        if self.result is None or self.result.slide != slide:
+            return  # they come when its measured section is chosen and marked
+        if self._marks is not None:
+            self._marks.remove()
+        self._marks = None
+        self.marks()
+
     def clear(self) -> None:
         """Remove all landmarks."""
         if self._marks is not None:
+            self._session.landmarks.pop(self._marks.slide, None)
             self._marks.remove()
         self._marks, self._before = None, []
         self.update_fit()
@@ -166,6 +182,8 @@ class RegistrationSection(QWidget):
             except He2stError as error:
                 said = str(error)
         self.note.setText(said)
+        if self._marks is not None:
+            self._session.landmarks[self._marks.slide] = {"spots": moving, "slide": fixed}
         self._show_table(len(moving), len(fixed))
         result = self.result
         self.apply_button.setEnabled(self._fit is not None)

@@ -27,6 +27,7 @@ from napari_he2st.gui.docks.base import Dock
 from napari_he2st.gui.docks.data_sets import DataSetsSection
 from napari_he2st.gui.docks.measured import Loaded, MeasuredSection, fitted, on_its_slide
 from napari_he2st.gui.docks.nuclei_box import NucleiBox
+from napari_he2st.gui.docks.recovery_box import RecoveryBox
 from napari_he2st.gui.docks.registration import RegistrationSection
 from napari_he2st.gui.layers import warm_up
 from napari_he2st.gui.pixel_size_question import PixelSizeQuestion
@@ -67,6 +68,8 @@ class SlideDock(Dock):
         self.close_button.clicked.connect(lambda *_: self._close())
         self.pixel_size = PixelSizeForm()
         self.question = PixelSizeQuestion(self, self.pixel_size)
+        self.recovery = RecoveryBox(self)
+        self.body.addWidget(self.recovery)
         self.body.addWidget(self.hint)
         self.body.addWidget(self.sample_button)
         self.body.addWidget(self.slides)

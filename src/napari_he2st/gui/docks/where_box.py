@@ -150,6 +150,16 @@ class WhereBox(QGroupBox):
             return [self._dock.layers.current_view(slide)]
         return self._session.regions[slide] if self.area.currentText() == REGIONS else None
 
+    def told(self, slide: str) -> dict[str, Any]:
+        """Where is predicted, as :class:`~napari_he2st.engine.session_items.Made` has it."""
+        found = self._measured() if self.area.currentText() == SPOTS and not self.whole else None
+        regions = self.regions(slide)
+        return {
+            "pitch_um": self.pitch.value(),
+            "spots_of": None if found is None else found[1].name,
+            "regions": None if regions is None else [region.polygon for region in regions],
+        }
+
     def _draw(self) -> None:
         if self._session.slide is not None:
             self.area.setCurrentText(REGIONS)
