@@ -12,7 +12,7 @@ import numpy as np
 from napari_he2st.core import keys
 from napari_he2st.core.atomic import atomic_write
 from napari_he2st.core.expression import unit_of
-from napari_he2st.data.export.csv import inert
+from napari_he2st.data.export.table import inert
 from napari_he2st.engine.page import figure_of, page, picture, rows_of, text_of
 
 if TYPE_CHECKING:

@@ -20,17 +20,16 @@ if TYPE_CHECKING:
 
 _HEAD = '''"""Written by napari-he2st {version}: what was done in its window. Run it with ``he2st run {name}``."""
 
-import numpy as np
-
-import napari_he2st as he
-from napari_he2st.core.geometry import inside_polygon
-from napari_he2st.core.schema import grid_of
-from napari_he2st.core.types import Transform
-from napari_he2st.data.slides.grid import square_grid
-from napari_he2st.data.slides.tissue import tissue_mask
-from napari_he2st.data.truth.fit import move
-from napari_he2st.engine.segment import write_domains
-'''
+{imports}'''
+_FROM = {
+    "inside_polygon(": "napari_he2st.core.geometry",
+    "grid_of(": "napari_he2st.core.schema",
+    "Transform(": "napari_he2st.core.types",
+    "square_grid(": "napari_he2st.data.slides.grid",
+    "tissue_mask(": "napari_he2st.data.slides.tissue",
+    "move(": "napari_he2st.data.truth.fit",
+    "write_domains(": "napari_he2st.engine.segment",
+}
 _TISSUE = ("threshold", "min_area_um2", "close_um", "drop_pen", "drop_blur")
 _ROUND_PX = 2  # decimals of corners in level-0 pixels
 
@@ -66,7 +65,7 @@ def script_of(session: Session, name: str = "script.py") -> Script:
     slides = {name: f"slide_{i}" for i, name in enumerate(session.slides, 1)}
     results = {name: f"result_{i}" for i, name in enumerate(session.results, 1)}
     notes: list[str] = []
-    lines = [_HEAD.format(version=__version__, name=name)]
+    lines: list[str] = []
     for item in session.slides.values():
         lines += _slide_lines(item, slides[item.name])
     for result in session.results.values():
@@ -89,7 +88,10 @@ def script_of(session: Session, name: str = "script.py") -> Script:
             f"comparison = he.compare({compared[0]}, {compared[1]})",
             'print(comparison.table.sort_values("pcc", ascending=False).head(20))',
         ]
-    return Script("\n".join(lines) + "\n", notes)
+    body = "\n".join(lines) + "\n"
+    used = [f"from {module} import {call[:-1]}" for call, module in _FROM.items() if call in body]
+    imports = [*(["import numpy as np", ""] if "np." in body else []), "import napari_he2st as he", *used]
+    return Script(_HEAD.format(version=__version__, name=name, imports="\n".join(imports)) + "\n" + body, notes)
 
 
 def _slide_lines(item: SlideItem, variable: str) -> Iterator[str]:

@@ -390,7 +390,7 @@ def _compare(
 
 
 def _write_csv(table: pd.DataFrame, target: Target) -> None:
-    from napari_he2st.data.export.csv import inert
+    from napari_he2st.data.export.table import inert
 
     texts = {name: inert(table[name].astype(str)) for name in table.select_dtypes(exclude="number").columns}
     with atomic_write(target.path, force=target.force) as path:

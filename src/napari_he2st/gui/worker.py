@@ -142,7 +142,8 @@ def run(
     def failed(error: Exception) -> None:
         if isinstance(error, _WorkError) and isinstance(error.__cause__, Exception):
             error = error.__cause__
-        tell(error, name)
+        if not task._deaf:
+            tell(error, name)
         task._call(on_error, error)
 
     def ended() -> None:

@@ -171,7 +171,7 @@ class SessionBox(QGroupBox):
         from napari_he2st.engine.script import script_of
 
         try:
-            script = script_of(self._session)
+            script = script_of(self._session, path.name)
             with atomic_write(path, force=force) as aside:
                 aside.write_text(script.text, encoding="utf-8")
         except He2stError as error:

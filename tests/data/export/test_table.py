@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from pyarrow import parquet
 
 from napari_he2st.core.errors import GeneError
 from napari_he2st.data.export import export
@@ -47,7 +50,7 @@ def test_a_gene_that_is_not_there(expression, tmp_path):
 
 
 def test_more_spots_than_one_block(expression, tmp_path, monkeypatch):
-    monkeypatch.setattr("napari_he2st.data.export.csv._ROWS", 7)
+    monkeypatch.setattr("napari_he2st.data.export.table._ROWS", 7)
     export(expression(), "csv", tmp_path / "out.csv")
     table = pd.read_csv(tmp_path / "out.csv")
     assert list(table["spot"]) == list(expression().obs_names)
@@ -58,3 +61,17 @@ def test_expression_that_lies_on_disk(expression, tmp_path):
     expression().write_h5ad(tmp_path / "in.h5ad")
     export(anndata.read_h5ad(tmp_path / "in.h5ad", backed="r"), "csv", tmp_path / "out.csv")
     assert len(pd.read_csv(tmp_path / "out.csv")) == 20
+
+
+def test_parquet_is_read_back_by_pandas_with_its_provenance(expression, tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_he2st.data.export.table._ROWS", 7)
+    adata = expression("predicted", sparse=False)
+    adata.X[5, 3] = np.nan
+    export(adata, "parquet", tmp_path / "out.parquet")
+    table = pd.read_parquet(tmp_path / "out.parquet")
+    assert list(table["spot"]) == list(adata.obs_names)
+    assert table["label"][0] == "-1+2"
+    assert table["ERBB2"].dtype == np.float32
+    np.testing.assert_array_equal(table[list(adata.var_names)].to_numpy(), adata.X)
+    facts = json.loads(parquet.read_schema(tmp_path / "out.parquet").metadata[b"he2st"])
+    assert facts["kind"] == "predicted"

@@ -1,4 +1,4 @@
-"""Figures: one gene over the H&E."""
+"""Figures: one gene over the H&E, as pixels or as shapes that can be edited."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ from napari_he2st.data.truth.genes import match_genes
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from matplotlib.figure import Figure
 
     from napari_he2st.data.slides import Slide
+
+_MOST_SHAPES = 20_000
 
 
 @exporter("png", "Map of one gene over the H&E, with colour bar and scale bar; cells in their own shape", suffix=".png")
@@ -55,6 +58,53 @@ def write_png(
     UnknownNameError
         There is no such colour map.
     """
+    figure, about = _figure(adata, slide, gene, dpi, cmap)
+    figure.savefig(path, format="png", metadata=about)
+
+
+@exporter("svg", "The figure of png as shapes and text for drawing programs; the H&E stays pixels", suffix=".svg")
+def write_svg(
+    adata: AnnData,
+    path: Path,
+    slide: Slide | None,
+    *,
+    gene: str | None = None,
+    dpi: int = 200,
+    cmap: str = "viridis",
+) -> None:
+    """Draw one gene; more spots than 20,000 are drawn as pixels too.
+
+    Parameters
+    ----------
+    adata, path
+        See :func:`~napari_he2st.data.export.registry.exporter`.
+    slide
+        Slide to draw on; without one the picture in ``uns["spatial"]``, or plain white.
+    gene
+        Symbol or Ensembl identifier; by default the gene that varies most.
+    dpi
+        Dots per inch of what is drawn as pixels.
+    cmap
+        Name of a matplotlib colour map.
+
+    Raises
+    ------
+    GeneError
+        The gene is not in the data.
+    UnknownNameError
+        There is no such colour map.
+    """
+    import matplotlib as mpl
+
+    figure, about = _figure(adata, slide, gene, dpi, cmap)
+    with mpl.rc_context({"svg.fonttype": "none"}):  # text that can be edited and searched
+        figure.savefig(path, format="svg", dpi=dpi, metadata=about)
+
+
+def _figure(
+    adata: AnnData, slide: Slide | None, gene: str | None, dpi: int, cmap: str
+) -> tuple[Figure, dict[str, str]]:
+    """The figure of one gene, and what it shows in words."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -76,6 +126,7 @@ def write_png(
     low, high = np.percentile(values[known], (1, 99))
     spots.set_array(values[known])
     spots.set_clim(low, high if high > low else low + 1)
+    spots.set_rasterized(int(known.sum()) > _MOST_SHAPES)
     axes.add_collection(spots)
     unit = unit_of(facts["scale"])
     figure.colorbar(spots, ax=axes, label=unit, shrink=0.7)
@@ -83,8 +134,7 @@ def write_png(
     axes.set_title(f"{adata.var_names[column]} ({unit})\n{said}", fontsize=10)
     axes.set(xlim=(x, x + width), ylim=(y + height, y), aspect="equal", xticks=[], yticks=[])
     _draw_scale_bar(axes, (x, y, width, height), facts["mpp"])
-    title = f"{adata.var_names[column]}, {said}"
-    figure.savefig(path, format="png", metadata={"Title": title, "Description": facts["note"]})
+    return figure, {"Title": f"{adata.var_names[column]}, {said}", "Description": facts["note"]}
 
 
 def _column(adata: AnnData, column: int) -> NDArray[np.float64]:

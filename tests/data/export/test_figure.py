@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -77,3 +79,13 @@ def test_cells_are_drawn_in_their_own_shape(cells, slide, tmp_path):
     picture = np.asarray(Image.open(tmp_path / "cells.png").convert("RGB")).astype(int)
     yellow = (np.abs(picture - (253, 231, 37)).sum(axis=-1) < 12).any(axis=0)  # viridis' upper end
     assert yellow.any()
+
+
+def test_shapes_and_text_can_be_edited_in_svg(expression, slide, tmp_path):
+    export(expression("predicted"), "svg", tmp_path / "out.svg", slide=slide, gene="ERBB2")
+    tree = ElementTree.parse(tmp_path / "out.svg")
+    texts = [text for node in tree.iter() for text in (node.text or "",) if node.tag.endswith("}text")]
+    assert any("ERBB2 (log1p CP10k)" in text for text in texts)
+    assert any("research use only" in text for text in texts)
+    assert any(text.endswith("µm") for text in texts), "the scale bar"
+    assert any(node.tag.endswith("}image") for node in tree.iter()), "the H&E"
