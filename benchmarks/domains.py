@@ -34,13 +34,15 @@ SECTIONS = {"expression": ("B1", "C1", "D1", "F1", "G2"), "image": ("A1",)}
 SEEDS = (0, 1, 2)
 ENCODER = "efficientnet-lite0"
 SHORTENED: dict[str, dict[str, Any]] = {
-    "gist": {"epochs": 120},
-    "iimpact": {"iterations": 10_000, "burn_in": 5000},
-    "mucost": {"epochs": 300},
+    "const": {"epochs": 100},
+    "gist": {"epochs": 60, "n_genes": 1000},
+    "iimpact": {"iterations": 4000, "burn_in": 2000},
+    "mucost": {"epochs": 100},
     "spamgcn": {"epochs": 200},
     "staig": {"epochs": 100},
-    "stformer": {"n_genes": 300, "n_tokens": 64, "n_niche_tokens": 64},
-    "stmvgae": {"epochs": 60, "epochs_after": 30, "encoder_dims": (200, 100, 30), "decoder_dims": (100, 200)},
+    "stformer": {"epochs": 5, "n_genes": 300, "n_tokens": 64, "n_niche_tokens": 64},
+    "transformerst": {"epochs": 50},
+    "stmvgae": {"epochs": 40, "epochs_after": 20, "encoder_dims": (200, 100, 30), "decoder_dims": (100, 200)},
 }
 """Settings that keep a run within minutes on one core; the table says so."""
 
