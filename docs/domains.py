@@ -47,6 +47,24 @@ def show_alike_spots(tour: Tour) -> None:
     tour.keep("domains-alike")
 
 
+def show_shared(tour: Tour) -> None:
+    """Domains that the first two sections share, on the second one."""
+    dock = tour.dock("Domains")
+    tour.session.select(slide=tour.session.results[SECTIONS[0]].slide, result=SECTIONS[0])
+    dock.method.combo.setCurrentText("staig")
+    tour.wait(lambda: "n_looks" in dock.method.options.names, "the method loads")
+    dock.method.options.set_values(epochs=100)
+    dock.n_domains.setValue(4)
+    dock.together.expand()
+    dock.others.item(0).setCheckState(Qt.CheckState.Checked)
+    dock.button.click()
+    tour.wait(lambda: SECTIONS[1] in tour.session.domains, "two sections are grouped together")
+    tour.session.select(slide=tour.session.results[SECTIONS[1]].slide, result=SECTIONS[1])
+    dock.findChild(QScrollArea).verticalScrollBar().setValue(0)
+    tour.idle(0.5)
+    tour.keep("domains-shared")
+
+
 def show_stack(tour: Tour) -> None:
     """All sections in three dimensions."""
     dock = tour.dock("Stack")
@@ -61,14 +79,14 @@ def show_stack(tour: Tour) -> None:
 
 
 def main() -> None:
-    """Take both pictures."""
+    """Take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder of the pictures")
     parser.add_argument("--timeout", type=float, default=600, help="seconds that one step may take")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     tour = Tour(given.out, given.timeout)
-    for step in (open_sections, show_alike_spots, show_stack):
+    for step in (open_sections, show_alike_spots, show_shared, show_stack):
         step(tour)
     tour.viewer.close()
 

@@ -197,7 +197,7 @@ def domains() -> str:
     parity = json.loads(Path(__file__).with_name("parity.json").read_text(encoding="utf-8"))
     parts = []
     for way, text in _DOMAINS.items():
-        found = sorted(((f[way], name) for name, f in figures.items() if way in f), key=lambda one: -one[0]["ari"])
+        found = ((f[way], name) for name, f in figures.items() if way in f)
         rows = (
             (
                 name,
@@ -205,11 +205,13 @@ def domains() -> str:
                 f"{f['ari']:.2f} ({f['ari_range'][0]:.2f} … {f['ari_range'][1]:.2f})",
                 f"{f['nmi']:.2f} ({f['nmi_range'][0]:.2f} … {f['nmi_range'][1]:.2f})",
                 f"{f['seconds']:.1f}",
+                f"{1000 * f['seconds_per_epoch']:.0f} ms × {f['epochs']:.0f}" if "epochs" in f else "",
                 f["settings"],
             )
-            for f, name in found
+            for f, name in sorted(found, key=lambda one: -one[0]["ari"])
         )
-        parts.append(f"{text}\n\n{table(('method', 'parity', 'ARI', 'NMI', 'CPU s', 'settings'), rows)}")
+        head = ("method", "parity", "ARI", "NMI", "CPU s", "epochs", "settings")
+        parts.append(f"{text}\n\n{table(head, rows)}")
     return "\n\n".join(parts)
 
 

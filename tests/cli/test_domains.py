@@ -33,3 +33,21 @@ def test_genes_are_ranked_over_the_tissue_and_found_for_a_domain(he2st, sample: 
     outcome = he2st("spatial-genes", grouped, "--domain", "D9", "-o", tmp_path / "x.csv")
     assert outcome.code == 1
     assert "Choose one of D1, D2, D3" in outcome.err
+
+
+def test_several_sections_share_their_domains(he2st, sample: str, tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    wanted = ("--method", "staig", "--n", "3", "--variant", "tiny", "--option", "epochs=3", "--option", "refine=0")
+    outcome = he2st("domains", sample, sample, *wanted, "-o", folder)
+    assert outcome.code == 0, outcome.err
+    files = sorted(folder.iterdir())
+    assert [file.name for file in files] == ["C5-1.h5ad", "C5-2.h5ad"]
+    domains = [anndata.read_h5ad(file).obs["domain"] for file in files]
+    assert [one.cat.categories.tolist() for one in domains] == [["D1", "D2", "D3"]] * 2
+    assert (domains[0].to_numpy() == domains[1].to_numpy()).mean() > 0.9
+    assert "3 epochs of" in outcome.err
+    assert "exists already" in he2st("domains", sample, sample, *wanted, "-o", folder).err
+    assert "into a folder" in he2st("domains", sample, sample, *wanted, "-o", files[0]).err
+    outcome = he2st("domains", sample, sample, "--method", "leiden", "--on", "x", "-o", folder)
+    assert outcome.code != 0
+    assert "Several sections take none" in outcome.err

@@ -73,3 +73,15 @@ def test_generic_and_published_methods_are_one_list():
     assert found["paste"].card is not None
     assert "mirror" in found["phase"].options
     assert found["paste"].options["alpha"].annotation is float
+
+
+@pytest.mark.parametrize(
+    ("method", "options"), [("stalign", {}), ("paste2", {"overlap": None}), ("paste2", {"overlap": 0.7})]
+)
+@pytest.mark.parametrize("names", [("her2st", "C2", "C3"), ("st_mouse_olfactory_bulb_2k", "MOB1", "MOB2")])
+def test_real_sections_lie_better_than_before(he2st_data, names, method, options):
+    sections = [read_section(he2st_data / names[0], name).adata for name in names[1:]]
+    row = quality(sections, align(sections, method, **options)).iloc[0]
+    assert row.overlap > 0.94
+    assert row.gene_correlation > row.gene_correlation_before
+    assert row.residual_um < row.residual_um_before

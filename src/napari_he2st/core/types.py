@@ -128,7 +128,9 @@ class Domains:
 
     @property
     def n_domains(self) -> int:
-        """How many domains there are."""
+        """How many domains there are, with those that have a name and no spot here."""
+        if self.names is not None:
+            return len(self.names)
         return int(self.labels.max()) + 1 if len(self.labels) else 0
 
     @property

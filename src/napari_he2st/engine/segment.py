@@ -114,7 +114,7 @@ def _fitted(
     progress: Progress | None,
 ) -> Domains:
     """Domains by a published method, numbered by falling size; −1 where a spot has no expression."""
-    from napari_he2st.engine.fitted import prepare_section, seeded, supply
+    from napari_he2st.engine.fitted import prepare_section, supply
 
     section = prepare_section(adata)
     kept, n = section.kept, section.adata.n_obs
@@ -125,12 +125,7 @@ def _fitted(
     system.progress = progress
     inputs = supply(system, adata, kept, slide=slide, device=device, cells=cells, progress=progress)
     seen = [name for name, value in inputs.items() if value is not None]
-    try:
-        with seeded(seed):
-            found = system.segment(section.adata, n_domains=n_domains, seed=seed, **inputs)
-    except np.linalg.LinAlgError as error:
-        message = f"{method} cannot group these spots ({error})"
-        raise He2stError(message, todo="Use fewer domains or another method") from error
+    found = run_system(system, section.adata, method, n_domains, seed, inputs)
     labels = np.full(adata.n_obs, -1, dtype=np.intp)
     labels[kept] = by_size(found.labels)
     embedding = None
@@ -140,6 +135,26 @@ def _fitted(
     if seen:
         params["inputs"] = "+".join(seen)
     return Domains(labels, {**params, **found.params, "n_domains": int(labels.max()) + 1}, embedding)
+
+
+def run_system(
+    system: DomainMethod, adata: AnnData, method: str, n_domains: int | None, seed: int, inputs: dict[str, Any]
+) -> Domains:
+    """What a published method finds in prepared spots, with torch's random numbers from the seed."""
+    from napari_he2st.engine.fitted import seeded
+
+    try:
+        with seeded(seed):
+            return system.segment(adata, n_domains=n_domains, seed=seed, **inputs)
+    except np.linalg.LinAlgError as error:
+        message = f"{method} cannot group these spots ({error})"
+        raise He2stError(message, todo="Use fewer domains or another method") from error
+
+
+def pace(domains: Domains) -> str:
+    """How long training took, for a message; empty where nothing was trained."""
+    epochs, seconds = (domains.params.get(name) for name in ("epochs", "seconds_per_epoch"))
+    return "" if seconds is None else f", {epochs} epochs of {seconds:.2g} s"
 
 
 def write_domains(adata: AnnData, domains: Domains) -> None:

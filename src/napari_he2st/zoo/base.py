@@ -232,7 +232,16 @@ class Fitted(System):
 
 
 class DomainMethod(Fitted):
-    """Groups the spots of a section into tissue domains."""
+    """Groups the spots of a section into tissue domains.
+
+    Attributes
+    ----------
+    several
+        Whether it also groups several sections at once: ``obs["section"]`` then tells them apart, and they lie so far
+        from one another that no spot has a neighbour in another section.
+    """
+
+    several: ClassVar[bool] = False
 
     def segment(self, adata: AnnData, *, n_domains: int | None, seed: int, **inputs: Any) -> Domains:
         """Group the spots.

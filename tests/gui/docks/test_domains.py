@@ -298,3 +298,35 @@ def test_a_stopped_prediction_has_no_domains(open_dock, fill, session):
     dock = open_dock(DomainsDock)
     assert not dock.button.isEnabled()
     assert "complete" in dock.note.text()
+
+
+def test_sections_that_are_ticked_share_their_domains(open_dock, halves, session, tissue_slide, qtbot, monkeypatch):
+    told = []
+    monkeypatch.setattr("napari_he2st.gui.worker.show_error", told.append)
+    halves()
+    dock = open_dock(DomainsDock)
+    assert dock.together.isHidden()  # there is nothing to share with
+    session.add_slide(tissue_slide)
+    for name in ("one", "two"):
+        session.add_adata(session.results["spots"].adata.copy(), tissue_slide.name, name=name)
+    session.select(slide=tissue_slide.name, result="one")
+    assert not dock.together.isHidden()
+    assert [dock.others.item(row).text() for row in range(dock.others.count())] == ["spots", "two"]
+    dock.others.item(1).setCheckState(Qt.CheckState.Checked)
+    dock.button.click()
+    qtbot.waitUntil(lambda: bool(told), timeout=20_000)
+    assert "one section at a time" in told[0]
+    dock.method.combo.setCurrentText("staig")
+    qtbot.waitUntil(lambda: "n_looks" in dock.method.options.names, timeout=60_000)
+    dock.method.options.set_values(epochs=5, refine=0, encoder="colour-texture")
+    dock.n_domains.setValue(2)
+    qtbot.waitUntil(dock.button.isEnabled, timeout=20_000)
+    dock.button.click()
+    qtbot.waitUntil(lambda: "two" in session.domains, timeout=60_000)
+    one, other = (session.domains[name] for name in ("one", "two"))
+    assert one.titles == other.titles == ["D1", "D2"]
+    assert one.params["sections"] == 2
+    assert (one.labels == other.labels).mean() > 0.9
+    assert "5 epochs of" in dock.status.text.text()
+    assert "spots" not in session.domains
+    qtbot.waitUntil(lambda: not dock.busy, timeout=20_000)

@@ -128,6 +128,17 @@ def test_how_much_two_sections_have_in_common_is_found():
         return coupling
 
     assert overlap_of(couple, xy, xy) == pytest.approx(0.6, abs=0.1)
-    assert 0.2 < PASTE2(overlap=None).couple(*counts_and_places(pair()[0]), *counts_and_places(pair()[1]))[0].sum() <= 1
+    given = (*counts_and_places(pair()[0]), *counts_and_places(pair()[1]))
+    assert 0.2 < PASTE2(overlap=None, search="mixing").couple(*given)[0].sum() <= 1
     with pytest.raises(He2stError, match="overlap has to be above 0"):
         PASTE2(overlap=0.0)
+
+
+def test_the_overlap_is_that_by_which_expression_agrees_most():
+    first, second = pair()
+    half = second[second.obsm["spatial"][:, 1] > 500].copy()
+    given = (*counts_and_places(first), *counts_and_places(half))
+    found = run(PASTE2(overlap=None), (first, half))[1]
+    apart = np.linalg.norm(first[half.obs_names].obsm["spatial"] - found(half.obsm["spatial"]), axis=1).mean()
+    assert apart < 60
+    assert 0 < PASTE2(overlap=None).couple(*given)[0].sum() <= 1

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from functools import partial
+from inspect import signature
+from sys import modules
+
 import anndata as ad
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from napari_he2st.analysis.domains.grouping import group
 from napari_he2st.core.errors import He2stError
 from napari_he2st.core.progress import Cancelled, Control
 from napari_he2st.core.schema import provenance
@@ -147,3 +154,40 @@ def test_iimpact_needs_no_nuclei_near_a_spot() -> None:
     assert counts.shape == (180, 1)
     assert not counts.any()
     assert kinds.tolist() == ["tumour"]
+
+
+class _Largest(TorchDispatchMode):
+    """Remembers how many elements the largest tensor had that any operation made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        for one in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(one, torch.Tensor) and one.layout is torch.strided:
+                self.elements = max(self.elements, one.numel())
+        return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slug", [*SLUGS, "transformerst"])
+def test_no_matrix_of_all_pairs_above_5000_spots(slug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    adata, truth = section(80, 75)
+    n, few = adata.n_obs, {"epochs": 2, "epochs_after": 1, "iterations": 4, "burn_in": 1, "grouping": "kmeans"}
+    options = {**cards()[slug].variants["domains" if slug == "transformerst" else "tiny"]}
+    options |= {name: value for name, value in few.items() if name in signature(system(slug)).parameters}
+    method = system(slug)(**options)
+    method.max_spots = 256  # of which pairs are contrasted
+    code = modules[type(method).__module__]
+    monkeypatch.setattr(code, "_BLOCK", 64, raising=False)
+    if slug == "stmvgae":  # its mixture takes minutes under such watch
+        monkeypatch.setattr(code, "group", partial(group, how="kmeans"))
+    tracemalloc.start()
+    with _Largest() as largest, seeded(0):
+        method.segment(adata, n_domains=3, seed=0, **inputs(method, truth, adata.obsm["spatial"]))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert largest.elements < n**2 / 2
+    assert peak < n**2 * 8  # bytes: one matrix in double precision

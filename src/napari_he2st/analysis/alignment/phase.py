@@ -12,11 +12,14 @@ from napari_he2st.core.types import Transform
 Image = NDArray[np.float64]
 
 _SEARCH_PX = 192
+_TIE = 0.01
 
 
 @alignment_method("phase", "Rotation and shift of the tissue's outline and darkness, by phase correlation")
 def phase(moving: Image, fixed: Image, *, mpp: float, max_angle_deg: float = 180.0, mirror: bool = False) -> Transform:
     """Find rotation and shift, searching angles coarse to fine.
+
+    Of turns by which the images agree almost equally well, as those of a symmetric outline do, the smallest is taken.
 
     Parameters
     ----------
@@ -59,9 +62,13 @@ def phase(moving: Image, fixed: Image, *, mpp: float, max_angle_deg: float = 180
         return float(surface.max() / max(norm, 1e-12)), back @ matrix
 
     flips = (False, True) if mirror else (False,)
-    best = max((attempt(angle, flip)[0], angle, flip) for flip in flips for angle in _angles(0, max_angle_deg, 6.0))
+
+    def rated(angle: float, flip: bool) -> tuple[float, float, bool]:
+        return attempt(angle, flip)[0] - _TIE * abs(angle) / 180, angle, flip
+
+    best = max(rated(angle, flip) for flip in flips for angle in _angles(0, max_angle_deg, 6.0))
     for step in (2.0, 0.5):
-        best = max((attempt(angle, best[2])[0], angle, best[2]) for angle in _angles(best[1], 4 * step, step))
+        best = max(rated(angle, best[2]) for angle in _angles(best[1], 4 * step, step))
     correlation, matrix = attempt(best[1], best[2])
     scale = np.diag([shrink, shrink, 1.0])
     whole = np.linalg.inv(scale) @ np.linalg.inv(target_centre) @ matrix @ scale

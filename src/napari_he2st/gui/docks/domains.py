@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QSignalBlocker
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QCheckBox, QColorDialog, QFormLayout, QGridLayout, QLabel, QPushButton, QSpinBox
+from superqt import QCollapsible
 
 from napari_he2st.analysis.domains.consensus import consensus
 from napari_he2st.core import keys
 from napari_he2st.core.errors import He2stError
 from napari_he2st.core.progress import Control
 from napari_he2st.core.types import Domains
-from napari_he2st.engine.segment import segment
+from napari_he2st.engine.segment import pace, segment
+from napari_he2st.engine.segment_sections import segment_sections
 from napari_he2st.engine.session_items import Result
 from napari_he2st.gui.colours import domain_colour, domain_colours
 from napari_he2st.gui.docks.base import Dock
@@ -24,6 +26,7 @@ from napari_he2st.gui.docks.method_box import MethodBox
 from napari_he2st.gui.widgets.combo import Combo
 from napari_he2st.gui.widgets.domain_legend import DomainLegend
 from napari_he2st.gui.widgets.result_chooser import ResultChooser
+from napari_he2st.gui.widgets.result_ticks import ResultTicks
 from napari_he2st.gui.worker import tell
 from napari_he2st.zoo.encoders.table import encoders
 
@@ -57,6 +60,12 @@ class DomainsDock(Dock):
         self.over = QCheckBox("Show domains over the map")
         self.over.setToolTip("A gene that is chosen afterwards is shown without them")
         self.over.toggled.connect(self._show_over)
+        self.others = ResultTicks(
+            self.session, "Results that share their domains with the one above: methods such as staig", self._can_share
+        )
+        self.others.setMaximumHeight(90)
+        self.together = QCollapsible("With other sections")
+        self.together.addWidget(self.others)
         self.labels = LabelBox(self)
         self.views = DomainViews(self)
         self.legend.domain_chosen.connect(self.views.show_domain)
@@ -74,7 +83,7 @@ class DomainsDock(Dock):
             button.setToolTip(tip)
             button.clicked.connect(partial(self._edit, getattr(self, slot)))
             edits.addWidget(button, *divmod(number, 3))
-        for widget in (self.method.more, self.legend):
+        for widget in (self.together, self.method.more, self.legend):
             self.body.addWidget(widget)
         self.body.addLayout(edits)
         for widget in (self.over, self.labels):
@@ -91,8 +100,13 @@ class DomainsDock(Dock):
 
     # --- what the session says
 
+    def _can_share(self, result: Result) -> bool:
+        """Whether a result can be grouped together with the shown one."""
+        return result.adata is not None and result.name != self._shown_result
+
     def _result_added(self, name: str) -> None:
         self.chooser.refill()
+        self.others.refill()
         bundle = self.session.results[name].bundle
         if bundle is None:
             return
@@ -115,6 +129,8 @@ class DomainsDock(Dock):
         result = self.session.current_result
         self._shown_result = None if result is None else result.name
         self.chooser.choose(self._shown_result)
+        self.others.refill()
+        self.together.setVisible(self.others.count() > 0)
         self.button.setEnabled(result is not None and result.adata is not None)
         self.note.setText(_note(result))
         domains = None if result is None else self.session.domains.get(result.name)
@@ -147,23 +163,25 @@ class DomainsDock(Dock):
             tell(error, "Finding domains")
             return
         self.button.setEnabled(False)
-        method, n_domains = self.method.method.name, self.n_domains.value() or None
-        item = self.session.slides.get(result.slide)
+        chosen = [result, *(self.session.results[name] for name in self.others.ticked)]
+        options |= {"n_domains": self.n_domains.value() or None, "seed": self.seed.value()}
         options["on"] = self.on.currentData() if self.on.isEnabled() else "expression"
         self.run(
-            partial(_segment, result.adata, method, n_domains=n_domains, seed=self.seed.value(), **options),
+            partial(_segment, [one.adata for one in chosen], self.method.method.name, **options),
             name="Finding domains",
             control=Control(),
-            slide=None if item is None else item.slide,
-            on_done=lambda domains: self._found(result.name, domains),
+            slides=[item and item.slide for item in (self.session.slides.get(one.slide) for one in chosen)],
+            on_done=partial(self._found, [one.name for one in chosen]),
             on_end=lambda: self.button.setEnabled(True),
         )
 
-    def _found(self, result: str, domains: Domains) -> None:
-        if result in self.session.results:  # it may have been removed meanwhile
-            self._tried.setdefault(result, {})[str(domains.params.get("method"))] = domains
-            self.session.set_domains(result, domains)
-            self.say(f"{domains.n_domains} domains in {self.session.results[result].title}.")
+    def _found(self, results: list[str], found: list[Domains]) -> None:
+        for result, domains in zip(results, found, strict=True):
+            if result in self.session.results:  # it may have been removed meanwhile
+                self._tried.setdefault(result, {})[str(domains.params.get("method"))] = domains
+                self.session.set_domains(result, domains)
+        titles = [self.session.results[name].title for name in results if name in self.session.results]
+        self.say(f"{found[0].n_domains} domains in {', '.join(titles)}{pace(found[0])}.")
 
     # --- changing them
 
@@ -216,9 +234,13 @@ class DomainsDock(Dock):
         self.session.set_domains(name, Domains(labels, {"method": "consensus", "of": "+".join(tried)}))
 
 
-def _segment(adata: Any, method: str, *, control: Control, **options: Any) -> Domains:
-    """Find domains as long as nobody cancels."""
-    return segment(adata, method, progress=control, **options)
+def _segment(
+    sections: list[Any], method: str, *, slides: list[Any], on: Any, control: Control, **options: Any
+) -> list[Domains]:
+    """Find domains, of several sections those they share, as long as nobody cancels."""
+    if len(sections) > 1:
+        return segment_sections(sections, method, slides=slides, progress=control, **options)
+    return [segment(sections[0], method, slide=slides[0], on=on, progress=control, **options)]
 
 
 _EDITS = (

@@ -6,18 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Points
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import (
-    QAbstractItemView,
-    QCheckBox,
-    QDoubleSpinBox,
-    QFormLayout,
-    QLabel,
-    QListWidget,
-    QListWidgetItem,
-    QTableWidget,
-    QTableWidgetItem,
-)
+from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QFormLayout, QLabel, QTableWidget, QTableWidgetItem
 
 from napari_he2st.core.errors import He2stError
 from napari_he2st.core.progress import Control
@@ -25,6 +14,7 @@ from napari_he2st.engine.align import SPATIAL_3D, align, quality, stack
 from napari_he2st.gui.colours import domain_colour
 from napari_he2st.gui.docks.base import Dock
 from napari_he2st.gui.docks.method_box import MethodBox
+from napari_he2st.gui.widgets.result_ticks import ResultTicks
 from napari_he2st.gui.widgets.save_dialog import Target, ask_where
 from napari_he2st.gui.worker import tell
 
@@ -49,9 +39,8 @@ class StackDock(Dock):
         self.stacked: AnnData | None = None
         self._flat: list[Layer] = []
         self.note = QLabel("Tick the sections in their order; drag to reorder.", wordWrap=True)
-        self.sections = QListWidget()
-        self.sections.setToolTip("Results of several slides; the first ticked one stays where it is")
-        self.sections.setDragDropMode(QAbstractItemView.DragDropMode.InternalMove)
+        tip = "Results of several slides; the first ticked one stays where it is"
+        self.sections = ResultTicks(self.session, tip, lambda result: result.adata is not None)
         self.method = MethodBox(self, "alignment", "paste", "How sections are brought into register")
         self.spacing = QDoubleSpinBox(minimum=0.1, maximum=10_000, value=16.0, suffix=" µm")
         self.spacing.setToolTip("Distance of neighbouring sections")
@@ -60,7 +49,7 @@ class StackDock(Dock):
         self.table = QTableWidget(0, 1 + len(_COLUMNS))
         self.table.setHorizontalHeaderLabels(["pair", *(name.replace("_", " ") for name in _COLUMNS)])
         self.table.verticalHeader().hide()
-        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         for column, tip in enumerate(_COLUMNS.values(), start=1):
             self.table.horizontalHeaderItem(column).setToolTip(tip)
         form = QFormLayout()
@@ -79,24 +68,12 @@ class StackDock(Dock):
         self.listen(self.session.result_finished, self._refill)
         self.listen(self.session.selection_changed, self._show)
         viewer.dims.events.ndisplay.connect(self._turned)
-        self._refill()
-
-    @property
-    def chosen(self) -> list[str]:
-        """Names of the ticked results, in order."""
-        items = [self.sections.item(row) for row in range(self.sections.count())]
-        return [item.text() for item in items if item.checkState() == Qt.CheckState.Checked]
 
     def _refill(self, *_: Any) -> None:
-        ticked = set(self.chosen)
-        self.sections.clear()
-        for result in self.session.results.values():
-            if result.adata is not None:
-                item = QListWidgetItem(result.name, self.sections)
-                item.setCheckState(Qt.CheckState.Checked if result.name in ticked else Qt.CheckState.Unchecked)
+        self.sections.refill()
 
     def _align(self) -> None:
-        names = self.chosen
+        names = self.sections.ticked
         if len(names) < 2:
             self.warn("Tick at least two sections")
             return

@@ -38,8 +38,9 @@ class STalign(Aligner):
     iterations, diffeo_start
         Steps, and how many of them move the affine map alone.
     step_linear, step_shift, step_flow
-        Lengths of the steps of the affine map's parts and of the flow, where a pixel is 30 units. The published ones
-        (2e-8, 0.2, 2e3) are for images of many more pixels than sections of spots give.
+        Lengths of the steps of the affine map's parts and of the flow, where a pixel is 30 units; None takes those of
+        the affine map from the first section's edges (:func:`step_lengths`). The published ones (2e-8, 0.2, 2e3) are
+        for images of many more pixels than sections of spots give.
     sigma_match, sigma_flow
         How much the images may differ, and how much the flow may bend.
     """
@@ -52,9 +53,9 @@ class STalign(Aligner):
         smoothness_pitches: float = 5.0,
         iterations: int = 500,
         diffeo_start: int = 100,
-        step_linear: float = 5e-6,
-        step_shift: float = 20.0,
-        step_flow: float = 2e3,
+        step_linear: float | None = None,
+        step_shift: float | None = None,
+        step_flow: float = 400.0,
         sigma_match: float = 0.2,
         sigma_flow: float = 5e5,
     ) -> None:
@@ -68,33 +69,54 @@ class STalign(Aligner):
         pitch = float(sections[0].uns["he2st"]["pitch_um"])
         dx = self.raster_pitches * pitch
         unit = 30.0 / dx  # positions are brought to pixels of 30 units, for which the published steps are made
-        fixed_axes, fixed = _density(sections[0], dx, self.blur, unit)
+        fixed_axes, fixed, fixed_centre = _density(sections[0], dx, self.blur, unit)
+        lengths = step_lengths(fixed_axes, fixed, self.sigma_match)
+        lengths |= {name: length for name, length in self.steps_of.items() if length is not None}
         found = [Transform(np.eye(3))]
         for section in sections[1:]:
-            axes, moving = _density(section, dx, self.blur, unit)
-            centre = [0.5 * (a[0] + a[-1]) for a in fixed_axes], [0.5 * (a[0] + a[-1]) for a in axes]
+            axes, moving, centre = _density(section, dx, self.blur, unit)
             flow = register(
                 axes,
                 moving,
                 fixed_axes,
                 fixed,
-                shift=np.subtract(*centre),
                 smoothness=self.smoothness_pitches * pitch * unit,
                 diffeo_start=self.diffeo_start,
                 steps=self.steps(self.iterations, "Aligning"),
-                step_sizes=self.steps_of,
+                step_sizes=lengths,
                 sigmas=Sigmas(match=self.sigma_match, flow=self.sigma_flow),
             )
             yx = torch.from_numpy(np.asarray(section.obsm["spatial"])[:, ::-1].copy()) * unit
-            moved = flow.forward(yx).numpy()[:, ::-1] / unit
-            found.append(Transform(_swapped(flow.affine, unit), {"moved": moved, "objective": flow.objective}))
+            moved = (flow.forward(yx - centre) + fixed_centre).numpy()[:, ::-1] / unit
+            affine = _moved_by(fixed_centre) @ flow.affine @ _moved_by(-centre)
+            found.append(Transform(_swapped(affine, unit), {"moved": moved, "objective": flow.objective}))
         return found
 
 
-def _density(section: AnnData, dx: float, blur: float, unit: float) -> tuple[list[Tensor], Tensor]:
+def _density(section: AnnData, dx: float, blur: float, unit: float) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Axes of a section's image about its centre, the image, and the centre (row, column), in units."""
     xy = np.asarray(section.obsm["spatial"], dtype=np.float64)
     x, y, image = rasterize(xy[:, 0], xy[:, 1], dx=dx, blur=(blur,))
-    return [torch.from_numpy(y) * unit, torch.from_numpy(x) * unit], torch.from_numpy(normalise(image))
+    axes = [torch.from_numpy(y) * unit, torch.from_numpy(x) * unit]
+    centre = torch.stack([0.5 * (a[0] + a[-1]) for a in axes])
+    return [a - c for a, c in zip(axes, centre, strict=True)], torch.from_numpy(normalise(image)), centre
+
+
+def step_lengths(axes: Sequence[Tensor], image: Tensor, sigma_match: float) -> dict[str, float]:
+    """Steps of an affine map that lead to the foot of the valley, where a shifted image differs by its gradient.
+
+    The mismatch of an image and itself, moved a little, curves with its squared gradient, summed over the pixels;
+    longer steps than this swing from side to side. The axes have to lie about their centre.
+    """
+    gradient = torch.stack(torch.gradient(image[0], spacing=tuple(axes))).square().sum(0)
+    about_centre = (gradient * _grid(axes).square().sum(-1)).sum()
+    return {"linear": sigma_match**2 / float(about_centre), "shift": sigma_match**2 / float(gradient.sum())}
+
+
+def _moved_by(shift: Tensor) -> Tensor:
+    matrix = torch.eye(len(shift) + 1, dtype=torch.float64)
+    matrix[:-1, -1] = shift
+    return matrix
 
 
 def _swapped(affine: Tensor, unit: float) -> Array:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from napari_he2st.core.errors import ModelError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -59,6 +62,22 @@ def panel(adata: AnnData, n_genes: int, *, limit: float | None = 10.0) -> NDArra
     """The most variable genes, log-normalised and divided by their standard deviation: float32 (spots, n_genes)."""
     chosen = most_variable(adata.X, n_genes)
     return scaled(normalised(adata.X)[:, chosen], centre=False, limit=limit)
+
+
+def shared_panel(adata: AnnData, n_genes: int) -> NDArray[np.float32]:
+    """Genes that are among the most variable ones of every section in ``obs["section"]``, log-normalised.
+
+    Raises
+    ------
+    ModelError
+        No gene is.
+    """
+    codes = adata.obs["section"].cat.codes.to_numpy()
+    each = [most_variable(adata.X[codes == code], n_genes) for code in range(codes.max() + 1)]
+    chosen = reduce(np.intersect1d, each)
+    if not len(chosen):
+        raise ModelError(f"No gene is among the {n_genes} most variable of every section", todo="Take more genes")
+    return normalised(adata.X)[:, chosen]
 
 
 def _dense(counts: Any) -> NDArray[np.float32]:

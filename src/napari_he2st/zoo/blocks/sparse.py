@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_he2st.zoo.blocks.graph import GCNConv
+from napari_he2st.zoo.blocks.graph import GCNConv, scatter_softmax
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -64,6 +64,33 @@ class SparseGCNConv(GCNConv):
     def forward(self, nodes: Tensor, graph: Tensor) -> Tensor:
         """(n, out), from (n, in)."""
         return torch.sparse.mm(graph, self.lin(nodes)) + self.bias
+
+
+class TransformerConv(nn.Module):
+    """One head of attention over the neighbours, and a map of the node itself (Shi et al. 2021)."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.lin_key, self.lin_query = nn.Linear(n_in, n_out), nn.Linear(n_in, n_out)
+        self.lin_value, self.lin_skip = nn.Linear(n_in, n_out), nn.Linear(n_in, n_out)
+
+    def attention(self, nodes: Tensor, edges: Tensor) -> Tensor:
+        """Weight of each edge (source, destination), (edges, 1); those of a destination sum to 1."""
+        source, destination = edges.T
+        query, key = self.lin_query(nodes), self.lin_key(nodes)
+        score = (query[destination] * key[source]).sum(1, keepdim=True) / query.shape[1] ** 0.5
+        return scatter_softmax(score, destination, len(nodes))
+
+    def forward(self, nodes: Tensor, edges: Tensor, attention: Tensor | None = None) -> Tensor:
+        """(n, out); without neighbours, the map of the node alone. ``attention`` is computed where it is not given."""
+        weight = self.attention(nodes, edges) if attention is None else attention
+        return spread(self.lin_value(nodes), edges, weight) + self.lin_skip(nodes)
+
+
+def spread(nodes: Tensor, edges: Tensor, weight: Tensor) -> Tensor:
+    """Sum over the edges (source, destination) that end in each node, (n, dim), weighted (edges, 1)."""
+    source, destination = edges.T
+    return torch.zeros_like(nodes).index_add(0, destination, weight * nodes[source])
 
 
 class LinearBlock(nn.Sequential):

@@ -14,8 +14,7 @@ from napari_he2st.analysis.graphs import radius_graph
 from napari_he2st.core.types import Domains
 from napari_he2st.zoo.base import DomainMethod
 from napari_he2st.zoo.blocks.expression import most_variable, normalised
-from napari_he2st.zoo.blocks.graph import scatter_softmax
-from napari_he2st.zoo.blocks.sparse import edges_in
+from napari_he2st.zoo.blocks.sparse import TransformerConv, edges_in
 from napari_he2st.zoo.inputs import Features
 from napari_he2st.zoo.recipe import Recipe
 
@@ -87,24 +86,6 @@ def apart(xy: np.ndarray, reach: float) -> csr_array:
     result = graph.tocsr()
     result.eliminate_zeros()
     return result
-
-
-class TransformerConv(nn.Module):
-    """One head of attention over the neighbours, and a map of the node itself (Shi et al. 2021)."""
-
-    def __init__(self, n_in: int, n_out: int) -> None:
-        super().__init__()
-        self.lin_key, self.lin_query = nn.Linear(n_in, n_out), nn.Linear(n_in, n_out)
-        self.lin_value, self.lin_skip = nn.Linear(n_in, n_out), nn.Linear(n_in, n_out)
-
-    def forward(self, nodes: Tensor, edges: Tensor) -> Tensor:
-        """(n, out), from edges (source, destination); without neighbours, the map of the node alone."""
-        source, destination = edges.T
-        query, key, value = self.lin_query(nodes), self.lin_key(nodes), self.lin_value(nodes)
-        score = (query[destination] * key[source]).sum(1, keepdim=True) / query.shape[1] ** 0.5
-        weight = scatter_softmax(score, destination, len(nodes))
-        heard = torch.zeros_like(value).index_add(0, destination, weight * value[source])
-        return heard + self.lin_skip(nodes)
 
 
 class Network(nn.Module):

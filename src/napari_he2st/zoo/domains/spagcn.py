@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -50,6 +51,7 @@ class SpaGCN(DomainMethod):
 
     optional = frozenset({"tiles"})
     last_loss: float = float("nan")
+    epochs_done: int = 1
 
     def __init__(
         self,
@@ -78,12 +80,15 @@ class SpaGCN(DomainMethod):
         network = Network(x.shape[1], x.shape[1])
         with torch.no_grad():
             first, found = group(network.gc(x, graph).numpy(), n_domains, seed, self.start)
+        began = time.perf_counter()
         labels, _ = self.fit(network, x, graph, torch.from_numpy(first))
+        report = {"epochs": self.epochs_done, "seconds_per_epoch": (time.perf_counter() - began) / self.epochs_done}
+        report["seconds_per_epoch"] = round(report["seconds_per_epoch"], 4)
         if self.refine:
             labels = outvoted(labels, xy, 6 if adata.uns["he2st"]["lattice"] == "hexagonal" else 4)
         with torch.no_grad():
             embedding = network.gc(x, graph).numpy()
-        return Domains(labels, {"length_um": round(length, 3), "loss": self.last_loss, **found}, embedding)
+        return Domains(labels, {"length_um": round(length, 3), "loss": self.last_loss, **report, **found}, embedding)
 
     def fit(self, network: Network, x: Tensor, graph: Tensor, first: Tensor) -> tuple[NDArray[np.intp], Tensor]:
         """Train from first labels; labels and soft assignment that result.
@@ -106,7 +111,7 @@ class SpaGCN(DomainMethod):
             optimizer.step()
             labels = q.argmax(1)
             changed = float((labels != previous).float().mean())
-            previous, self.last_loss = labels, float(loss.detach())
+            previous, self.last_loss, self.epochs_done = labels, float(loss.detach()), epoch + 1
             if epoch > 0 and (epoch - 1) % 3 == 0 and changed < self.tolerance:
                 break
         with torch.no_grad():

@@ -16,7 +16,7 @@ from napari_he2st.analysis.domains.refine import majority
 from napari_he2st.analysis.graphs import knn_graph
 from napari_he2st.core.types import Domains
 from napari_he2st.zoo.base import DomainMethod
-from napari_he2st.zoo.blocks.expression import components, panel, scaled
+from napari_he2st.zoo.blocks.expression import components, panel, scaled, shared_panel
 from napari_he2st.zoo.blocks.sparse import SparseGCNConv, edges_in, propagation, sparse_tensor, subset
 from napari_he2st.zoo.inputs import Features
 from napari_he2st.zoo.recipe import Recipe
@@ -56,6 +56,7 @@ class STAIG(DomainMethod):
     """
 
     optional = frozenset({"features"})
+    several = True
 
     def __init__(
         self,
@@ -81,18 +82,24 @@ class STAIG(DomainMethod):
         self.recipe = Recipe(lr=lr, weight_decay=1e-5, epochs=epochs)
 
     def segment(self, adata: AnnData, *, n_domains: int | None, seed: int, features: Tensor | None = None) -> Domains:
-        """Group the spots; without tiles, edges drop by difference in expression and all other spots are negatives."""
+        """Group the spots; without tiles, edges drop by difference in expression and all other spots are negatives.
+
+        Of several sections, genes that vary in each are taken as they are, and without tiles only spots of the same
+        section are contrasted: what differs between sections is not learned.
+        """
         from sklearn.cluster import KMeans
 
         xy = np.asarray(adata.obsm["spatial"])
-        values = panel(adata, self.n_genes)
+        section = torch.tensor(adata.obs["section"].cat.codes.to_numpy()) if "section" in adata.obs else None
+        values = panel(adata, self.n_genes) if section is None else shared_panel(adata, self.n_genes)
         graph = knn_graph(xy, self.n_neighbours)
         edges = edges_in(graph).flip(1)
         if features is None:
             drop = drop_probability(components(scaled(values), 64, seed), edges, "cosine")
             looks = None
         else:
-            tiles = components(scaled(features.cpu().numpy(), limit=None), 16, 42)
+            n_tile_components = 16 if section is None else 128
+            tiles = components(scaled(features.cpu().numpy(), limit=None), n_tile_components, 42)
             drop = drop_probability(tiles, edges, self.kernel)
             n_looks = min(self.n_looks, max(len(tiles) // 4, 2))
             looks = torch.from_numpy(KMeans(n_looks, random_state=0, n_init=1).fit_predict(tiles).astype(np.int64))
@@ -109,9 +116,11 @@ class STAIG(DomainMethod):
             ]
             some = subset(n, self.max_spots)
             near = neighbours.index_select(0, some).index_select(1, some).to_dense()
-            return neighbour_contrast(
-                views[0][some], views[1][some], near, self.temperature, None if looks is None else looks[some]
-            )
+            one, other = (view[some] for view in views)
+            if looks is not None:
+                return neighbour_contrast(one, other, near, self.temperature, looks[some])
+            together = None if section is None else (section[some, None] == section[some]).to(one)
+            return neighbour_contrast(one, other, near, self.temperature, together=together)
 
         report = self.minimise(network, loss, self.recipe)
         with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -97,6 +98,8 @@ class StFormer(DomainMethod):
         recipe = Recipe(lr=self.recipe.lr, epochs=self.recipe.epochs * steps, clip=1.0)
         recipe = Recipe(**{**vars(recipe), "schedule": f"step:{steps}:0.9"})
         report = self.minimise(network, loss, recipe, patience=10 * steps)
+        report["epochs"] = ceil(report["epochs"] / steps)
+        report["seconds_per_epoch"] = round(report["seconds_per_epoch"] * steps, 4)
         with torch.no_grad():
             parts = [
                 network(*tokens(values[s], self.n_tokens), *self._niche(values, near[s]), pool=self.pool)["spot"]

@@ -96,15 +96,23 @@ class STMVGAE(DomainMethod):
             values = values + self.image_weight * similar_mean(values, looks).astype(np.float32)
         xy, codes = np.asarray(adata.obsm["spatial"]), components(values, 50, seed).astype(np.float64)
         reach = self.reach_pitches * adata.uns["he2st"]["pitch_um"]
-        labelings, embeddings = [], []
+        labelings, embeddings, reports = [], [], []
         for view in ("radius", "knn", "cosine", "spearman"):
             edges = view_edges(view, xy, codes, k=self.n_neighbours, reach=reach)
-            embedding = self._embed(torch.from_numpy(values), edges, n_domains, seed)
+            embedding, report = self._embed(torch.from_numpy(values), edges, n_domains, seed)
+            reports.append(report)
             embeddings.append(embedding)
             labelings.append(group(embedding, n_domains, seed)[0])
-        return Domains(consensus(labelings, n_domains), {"views": len(labelings)}, np.concatenate(embeddings, 1))
+        params = {
+            "views": len(labelings),
+            "epochs": int(sum(report["epochs"] for report in reports)),
+            "seconds_per_epoch": round(float(np.mean([report["seconds_per_epoch"] for report in reports])), 4),
+        }
+        return Domains(consensus(labelings, n_domains), params, np.concatenate(embeddings, 1))
 
-    def _embed(self, x: Tensor, edges: Tensor, n_domains: int, seed: int) -> NDArray[np.float32]:
+    def _embed(
+        self, x: Tensor, edges: Tensor, n_domains: int, seed: int
+    ) -> tuple[NDArray[np.float32], dict[str, float]]:
         n = len(x)
         graph, near = propagation(edges, n), undirected(edges, n)
         balance = graph_balance(n, near._nnz() - n)
@@ -125,16 +133,17 @@ class STMVGAE(DomainMethod):
                 target = sharpened(q).detach()
             return loss(epoch) + divergence(target, q)
 
-        self.minimise(network, loss, self.recipe)
+        before = self.minimise(network, loss, self.recipe)
         with torch.no_grad():
             z = network(x, graph)["mu"]
             first = means(z.numpy(), n_domains, seed)
             network.cluster_layer.copy_(
                 torch.stack([z[torch.from_numpy(first) == k].mean(0) for k in range(n_domains)])
             )
-        self.minimise(network, loss_after, self.recipe_after)
+        report = self.minimise(network, loss_after, self.recipe_after)
+        report["epochs"] += before["epochs"]
         with torch.no_grad():
-            return network(x, graph)["mu"].numpy()
+            return network(x, graph)["mu"].numpy(), report
 
 
 def _activation(n: int, dropout: float) -> nn.Sequential:

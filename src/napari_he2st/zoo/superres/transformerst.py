@@ -20,7 +20,16 @@ from napari_he2st.core.noise import Noise
 from napari_he2st.core.types import Domains
 from napari_he2st.zoo.base import Batches, DomainMethod, Expression, Input, Label, Predictor, Slide, Spots, Unit
 from napari_he2st.zoo.blocks.expression import most_variable, normalised
-from napari_he2st.zoo.blocks.sparse import edges_in, graph_balance, sharpened, sparse_tensor, student_t, subset
+from napari_he2st.zoo.blocks.sparse import (
+    TransformerConv,
+    edges_in,
+    graph_balance,
+    sharpened,
+    sparse_tensor,
+    spread,
+    student_t,
+    subset,
+)
 from napari_he2st.zoo.blocks.start import start_at_mean
 from napari_he2st.zoo.blocks.vit import Transformer
 from napari_he2st.zoo.inputs import Positions, Tiles
@@ -213,7 +222,7 @@ class SpotGraph(nn.Module):
     n_hidden
         Graph layers between the first and the last.
     dropout
-        After every layer.
+        After the layers that are no graph layers.
     """
 
     def __init__(
@@ -238,9 +247,9 @@ class SpotGraph(nn.Module):
         )
         self.quantize = nn.ModuleDict({"embedding": nn.Embedding(embed_dim + feature_dim, feature_dim)})
         self.decoder = nn.ModuleDict({"decoder_L1": _layer(embed_dim + feature_dim, n_genes, dropout)})
-        self.gc1 = GraphAttention(feature_dim, graph_dim, dropout)
-        self.conv_hidden = nn.ModuleList(GraphAttention(graph_dim, graph_dim, dropout) for _ in range(n_hidden))
-        self.gc2 = GraphAttention(graph_dim, embed_dim, dropout)
+        self.gc1 = TransformerConv(feature_dim, graph_dim)
+        self.conv_hidden = nn.ModuleList(TransformerConv(graph_dim, graph_dim) for _ in range(n_hidden))
+        self.gc2 = TransformerConv(graph_dim, embed_dim)
 
     def forward(self, x: Tensor, edges: Tensor, other: Tensor) -> dict[str, Tensor]:
         """Embedding ``z``, reconstruction ``decoded``, memberships ``q``, ``features`` and their ``code``.
@@ -256,12 +265,13 @@ class SpotGraph(nn.Module):
         codes = self.quantize["embedding"].weight
         code = torch.cdist(features, codes).argmin(dim=1)
         quantised = features + (codes[code] - features).detach()
-        h = F.relu(_propagate(self.gc1, features, edges, features, other))
+        edges, other = edges.T, other.T
+        h = F.relu((_attended(self.gc1, features, edges)[1] + _attended(self.gc1, features, other)[1]) / 2)
         for layer in self.conv_hidden:
-            first, attention = layer(h, edges)
-            second, other_attention = layer(first, other)
-            h = F.relu((attention @ first + other_attention @ second) / 2)
-        z = torch.cat([quantised, _propagate(self.gc2, h, edges, h, other)], dim=1)
+            first, again = _attended(layer, h, edges)
+            h = F.relu((again + _attended(layer, first, other)[1]) / 2)
+        seen = (_attended(self.gc2, h, edges)[1] + _attended(self.gc2, h, other)[1]) / 2
+        z = torch.cat([quantised, seen], dim=1)
         return {
             "z": z,
             "decoded": self.decoder["decoder_L1"](z),
@@ -276,29 +286,11 @@ class SpotGraph(nn.Module):
         return F.mse_loss(codes.detach(), features) + _BETA * F.mse_loss(codes, features.detach())
 
 
-class GraphAttention(nn.Module):
-    """Attention of one head over the edges of a graph, with the target itself added (TransformerConv)."""
-
-    def __init__(self, n_in: int, n_out: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.dropout = dropout
-        self.lin_key, self.lin_query = nn.Linear(n_in, n_out), nn.Linear(n_in, n_out)
-        self.lin_value, self.lin_skip = nn.Linear(n_in, n_out), nn.Linear(n_in, n_out)
-
-    def forward(self, x: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
-        """New states (spots, n_out), and the attention (source, target), dense; edges are int64 (2, edges)."""
-        scores = (self.lin_key(x) @ self.lin_query(x).T) / self.lin_key.out_features**0.5
-        joined = torch.zeros_like(scores, dtype=torch.bool)
-        joined[edges[0], edges[1]] = True
-        attention = scores.masked_fill(~joined, -torch.inf).softmax(dim=0).nan_to_num()
-        seen = F.dropout(attention, self.dropout, self.training)
-        return seen.T @ self.lin_value(x) + self.lin_skip(x), attention
-
-
-def _propagate(layer: GraphAttention, x: Tensor, edges: Tensor, y: Tensor, other: Tensor) -> Tensor:
-    """Both branches of a layer, each spread once more along its own attention."""
-    (first, attention), (second, other_attention) = layer(x, edges), layer(y, other)
-    return (attention @ first + other_attention @ second) / 2
+def _attended(layer: TransformerConv, x: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
+    """What a layer makes of the spots, and that once more, gathered back by its attention at each edge's source."""
+    attention = layer.attention(x, edges)
+    found = layer(x, edges, attention)
+    return found, spread(found, edges.flip(1), attention)
 
 
 def _layer(n_in: int, n_out: int, dropout: float) -> nn.Sequential:
