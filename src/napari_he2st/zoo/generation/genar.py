@@ -26,6 +26,7 @@ _SHARES = (0.02, 0.04, 0.2, 0.5, 1.0)
 _IDENTITY_SHARE = 0.3
 _IMAGE_DIM, _PLACE_DIM = 512, 256
 _INNER_DROPOUT = 0.1
+_RARE = 1e-6
 
 
 class GenAR(Predictor):
@@ -297,10 +298,20 @@ class GenAR(Predictor):
         return values[:, np.argsort(self._order())].float()
 
     def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:
-        """Order the genes by the training spots, then train."""
-        counts = np.concatenate([targets["expression"].cpu().numpy() for targets, _ in batches])
-        self.extras["order"] = gene_order(np.nan_to_num(counts))
+        """Order the genes by the training spots, then train, from how frequent each token is there on."""
+        counts = torch.cat([targets["expression"] for targets, _ in batches])
+        self.extras["order"] = gene_order(np.nan_to_num(counts.cpu().numpy()))
+        if self.regression is None:
+            self._start_at_frequencies(counts)
         yield from super().fit(batches, recipe)
+
+    @torch.no_grad()
+    def _start_at_frequencies(self, counts: Tensor) -> None:
+        """Else tokens that never occur, up to 2,000, have to be unlearnt one by one before a mean means anything."""
+        ordered = counts.clamp(0, self.vocabulary - 1)[:, self._order()]
+        tokens = torch.cat([self._shown(pooled(ordered, width)).flatten() for width in self.scale_dims])
+        frequency = tokens.bincount(minlength=self.vocabulary) / len(tokens)
+        self.output_head.bias.copy_(frequency.clamp(min=_RARE).log())
 
     def _order(self) -> NDArray[np.intp]:
         return np.asarray(self.extras.get("order", np.arange(self.scale_dims[-1])), dtype=np.intp)
