@@ -62,7 +62,7 @@ def test_cells_that_were_exported_keep_place_and_outline(tmp_path):
     from napari_he2st.core.schema import provenance
     from napari_he2st.core.wkt import corners_of, to_wkt
     from napari_he2st.data.export import export
-    from napari_he2st.data.slides import Slide
+    from napari_he2st.data.slides import Slide, is_slide_folder
 
     corners = np.array([(-40.0, -40), (40, -40), (40, 40), (-40, 40)])
     xy = np.array([(100.0, 200.0), (4000.0, 300.0)])
@@ -75,6 +75,7 @@ def test_cells_that_were_exported_keep_place_and_outline(tmp_path):
     Image.fromarray(np.full((400, 5000, 3), 200, np.uint8)).save(tmp_path / "slide.png")
     with Slide.open(tmp_path / "slide.png", mpp=0.25) as slide:
         export(adata, "spatialdata", tmp_path / "cells.zarr", slide=slide)
+    assert not is_slide_folder(tmp_path / "cells.zarr")
     on_slide = read_section(tmp_path / "cells.zarr", image=tmp_path / "slide.png", mpp=0.25).adata
     np.testing.assert_allclose(on_slide.obsm["spatial"], xy)
     assert on_slide.uns["he2st"]["mpp"] == 0.25

@@ -132,14 +132,13 @@ def test_cells_are_predicted_once_nuclei_are_there(dock, session, qtbot, tmp_pat
 
 
 def _same_picture_once_opened(dock, session, path, picture, qtbot):
-    """Cells of a file on the open slide are drawn as they were when they were predicted."""
+    """Cells of a file come back to the slide that they were predicted from, and are drawn as they were then."""
+    known = set(session.results)
     dock.open(path)
-    qtbot.waitUntil(lambda: not dock.busy, timeout=WAIT_MS)
-    dock.measured.on_current.setChecked(True)
-    dock.measured.load()
-    qtbot.waitUntil(lambda: not dock.busy, timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: set(session.results) != known and not dock.busy, timeout=WAIT_MS)
     result = session.current_result
     assert result.kind == "predicted"
+    assert list(session.slides) == [result.slide]
     assert result.nuclei is None
     opened = dock.layers.result_layer(result.name)
     assert isinstance(opened, Image)
