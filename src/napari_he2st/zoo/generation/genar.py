@@ -69,7 +69,7 @@ class GenAR(Predictor):
     unit = Spots()
     targets = {"expression": Expression("counts", panel="hvg:200")}
     recipe = Recipe("adam", lr=1e-4, epochs=200, batch_size=64, clip=1.0)
-    draws = 1
+    draws = 4
 
     def __init__(
         self,
@@ -282,18 +282,23 @@ class GenAR(Predictor):
         features: Tensor,
         place: Tensor,
         noise: Noise | None = None,
-        temperature: float = 0.0,
+        reading: Literal["mean", "likeliest", "drawn"] = "mean",
+        temperature: float = 1.0,
         top_k: int = 0,
-        expected: bool = False,
     ) -> Tensor:
-        """Counts, float32 (n, genes): the most likely token of each gene, as published.
+        """Counts of each gene, float32 (n, genes).
 
-        Or drawn, where ``temperature`` is not 0, among the ``top_k`` most likely ones or (0) all of them; or
-        ``expected``, the mean over all tokens by their probability, given what was chosen for groups of genes.
+        ``reading`` says what becomes of the distributions over tokens. ``"mean"``: tokens of groups are drawn, and
+        each gene has the mean over its own; the average of several draws is what a count is expected to be.
+        ``"likeliest"``: the most likely token of each group and gene, as published, which understates genes that are
+        seldom high. ``"drawn"``: tokens of genes are drawn too. It is drawn among the ``top_k`` most likely tokens, or
+        (0) all of them, the more evenly the higher the ``temperature``.
         """
+        if noise is None or reading == "likeliest":
+            temperature = 0.0
         ranks = uniform(noise, features, sum(self.scale_dims)) if temperature > 0 else None
         outputs, values = self(features, place, ranks=ranks, temperature=temperature, top_k=top_k)
-        if expected and self.regression is None:
+        if reading == "mean" and self.regression is None:
             values = outputs[-1].softmax(-1) @ torch.arange(float(self.vocabulary), device=features.device)
         return values[:, np.argsort(self._order())].float()
 
