@@ -7,6 +7,9 @@ system of ``cells.toml`` learns the cells in the left part of the picture and pr
 it has not seen. It learns if its squared error is below that of the training mean and its mean Pearson correlation is
 above 0 (p < 0.01 when cells are permuted). ``ceiling`` is the correlation of the logarithms of the rates with the
 counts, for orientation. The figures go into ``docs/cells.json``.
+
+``python -m benchmarks.cells --choose [SYSTEM …]`` divides the left part alone in the same way and keeps nothing: the
+settings in ``cells.toml`` were chosen by what it prints, and the right part was scored once, with these.
 """
 
 from __future__ import annotations
@@ -40,7 +43,9 @@ SETTINGS = Path(__file__).with_name("cells.toml")
 FIGURES = Path(__file__).parents[1] / "docs" / "cells.json"
 MPP = 0.5
 N_GENES, N_TYPES = 30, 4
-LEARNED_PX, SCORED_PX = 620, 680  # cells left of the first are learned, right of the second are scored
+SCORED = (620, 680, 1024)
+CHOSEN = (400, 440, 620)
+"""Columns, px: cells left of the first are learned; those between the others, which are not seen, are predicted."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +106,10 @@ def tissue(folder: Path) -> Tissue:
     return Tissue(path, nuclei, counts, rates, types)
 
 
-def learn(slug: str, settings: dict[str, Any], cells: Tissue) -> dict[str, Any]:
+def learn(slug: str, settings: dict[str, Any], cells: Tissue, columns: tuple[int, int, int] = SCORED) -> dict[str, Any]:
     """Train a system on the left part, predict the right part, and say how it did."""
     x = cells.nuclei.centres_px[:, 0]
-    left, right = np.flatnonzero(x < LEARNED_PX), np.flatnonzero(x > SCORED_PX)
+    left, right = np.flatnonzero(x < columns[0]), np.flatnonzero((x > columns[1]) & (x < columns[2]))
     rng = np.random.default_rng(1)
     left = np.sort(rng.permutation(left)[: settings.get("cells", len(left))])
     given = Given(nuclei=cells.nuclei, cells=cells.reference(left) if settings.get("reference") else None)
@@ -139,16 +144,18 @@ def learn(slug: str, settings: dict[str, Any], cells: Tissue) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Train the named systems and keep their figures."""
+    """Train the named systems and keep their figures, or print those that settings are chosen by."""
     torch.set_num_threads(1)
     settings = tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
     cells = tissue(Path(os.environ["HE2ST_DATA"]) / "tcga_glioma_rois_nuclei")
-    for slug in sys.argv[1:] or settings:
-        figures = learn(slug, settings[slug], cells)
-        known = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
-        known[slug] = figures
-        FIGURES.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n", encoding="utf-8")
+    choose = "--choose" in sys.argv
+    for slug in [name for name in sys.argv[1:] if name != "--choose"] or settings:
+        figures = learn(slug, settings[slug], cells, CHOSEN if choose else SCORED)
         print(slug, {name: value for name, value in figures.items() if name != "settings"}, flush=True)
+        if not choose:
+            known = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
+            known[slug] = figures
+            FIGURES.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@ sections. A system learns if its squared error is below that of the training mea
 correlation is above 0 (p < 0.01 when spots are permuted). A system that is fitted to the slide it predicts learns one
 half of the spots of C5 and is scored on the other. The figures go into ``docs/learning.json``, which the
 manual's table of the zoo shows; times are those of one core, however busy the machine.
+
+``python -m benchmarks.learning --choose SYSTEM …`` trains on C2 and C3, predicts C4 and keeps nothing: settings are
+chosen by what it prints.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import os
 import sys
 import time
 import tomllib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,14 +43,16 @@ TRAINED, SCORED = ("C2", "C3", "C4"), "C5"
 N_GENES = 250
 
 
-def learn(slug: str, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+def learn(
+    slug: str, settings: dict[str, Any], folder: Path, trained: Sequence[str] = TRAINED, held_out: str = SCORED
+) -> dict[str, Any]:
     """Train a system, predict the held-out section, and say how it did."""
     validate = settings.get("validate", [])
     variant = card_of(slug).variants[settings["variant"]] if "variant" in settings else {}
     arguments = {**variant, **settings.get("arguments", {})}
     own = system(slug)(n_genes=N_GENES, **arguments).fitted == "slide"
-    scored = read_section(folder / "her2st", SCORED)
-    sections = halves(scored) if own else [*(read_section(folder / "her2st", name) for name in TRAINED), scored]
+    scored = read_section(folder / "her2st", held_out)
+    sections = halves(scored) if own else [*(read_section(folder / "her2st", name) for name in trained), scored]
     start = time.process_time()
     bundle = train(
         slug,
@@ -110,16 +116,19 @@ def prediction_of(
 
 
 def main() -> None:
-    """Train the named systems and keep their figures."""
+    """Train the named systems and keep their figures, or print those that settings are chosen by."""
     torch.set_num_threads(1)
     settings = tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
     folder = Path(os.environ["HE2ST_DATA"])
-    for slug in sys.argv[1:] or settings:
-        figures = learn(slug, settings[slug], folder)
-        known = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
-        known[slug] = figures
-        FIGURES.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n", encoding="utf-8")
+    choose = "--choose" in sys.argv
+    sections = (TRAINED[:-1], TRAINED[-1]) if choose else (TRAINED, SCORED)
+    for slug in [name for name in sys.argv[1:] if name != "--choose"] or settings:
+        figures = learn(slug, settings[slug], folder, *sections)
         print(slug, {name: value for name, value in figures.items() if name != "settings"}, flush=True)
+        if not choose:
+            known = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
+            known[slug] = figures
+            FIGURES.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -172,8 +172,8 @@ Counts of 30 genes were generated for the real nuclei of a glioma: their rates f
 crowding of a nucleus and the darkness of those around it, with noise. Each system, small as `benchmarks/cells.toml`
 says, learned the cells in the left part of the picture and predicted those in the right part. PCC is the mean Pearson
 correlation over genes; *of the rates* is that of the true rates with the same counts. Epochs and learning rates were
-chosen with these figures in view, so they flatter. This shows that training works,
-not how well a system predicts real expression."""
+chosen by the left part alone, itself divided into two, and the right part was scored with these. This shows that
+training works, not how well a system predicts real expression."""
 
 _FIGURES = """\
 *Parity*: cases whose numbers the original code produced, how many of them are reproduced to 10⁻⁵ (relative to

@@ -11,6 +11,7 @@ import pytest
 from napari_he2st.core.errors import He2stError
 from napari_he2st.core.schema import provenance
 from napari_he2st.core.types import Domains, Transform
+from napari_he2st.core.wkt import from_wkt, to_wkt
 from napari_he2st.engine.session import Session
 
 LABELS = np.array([0, 0, 1, -1])
@@ -95,6 +96,16 @@ def test_moved_spots_are_announced_and_come_back(session):
     assert not session.undo_move("spots")
     np.testing.assert_array_equal(session.results["spots"].grid.xy, before)
     assert heard.call_count == 4
+
+
+def test_outlines_move_with_their_cells(session):
+    result = session.results["spots"]
+    texts = [to_wkt(xy + np.array([(-1.0, -1), (1, -1), (0, 1)])) for xy in result.grid.xy]
+    result.adata.obs["polygon"] = texts
+    session.move_spots("spots", Transform.scale(2.0, (1.0, 0.0)), "twice")
+    np.testing.assert_allclose(from_wkt(result.outlines[1])[2], result.grid.xy[1] + [0, 2])
+    session.undo_move("spots")
+    assert result.outlines == texts
 
 
 def test_predicted_spots_are_not_moved(session):

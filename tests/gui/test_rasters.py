@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_he2st.core.types import Grid
-from napari_he2st.gui.rasters import MAX_RASTER_PX, raster_of
+from napari_he2st.core.types import Grid, Nuclei
+from napari_he2st.core.wkt import to_wkt
+from napari_he2st.data.nuclei import outlines
+from napari_he2st.gui.rasters import MAX_RASTER_PX, raster_of, raster_of_nuclei, raster_of_outlines
 
 VALUES = np.arange(35, dtype=np.float32)
 
@@ -82,3 +84,36 @@ def test_an_empty_grid_is_an_empty_image(square_grid):
     image = raster.empty()
     raster.paint(image, np.empty(0, np.float32))
     assert np.isnan(image).all()
+
+
+def nuclei_with_gaps() -> Nuclei:
+    """Three nuclei of 0.5 µm pixels, one of them concave."""
+    labels = np.zeros((60, 80), np.int32)
+    labels[10:20, 12:30] = 1
+    labels[40:50, 50:60], labels[43:47, 55:60] = 2, 0
+    labels[30, 5] = 7
+    return Nuclei.of(labels, 0.5)
+
+
+@pytest.mark.parametrize("mpp", [0.5, 0.25])
+def test_cells_have_the_pixels_of_the_nuclei_that_they_were_predicted_for(mpp):
+    nuclei = nuclei_with_gaps()
+    grid = nuclei.grid(mpp)
+    texts = [to_wkt(shape * (nuclei.mpp / mpp)) for shape in outlines(nuclei)]
+    shown = []
+    for raster in (raster_of_nuclei(nuclei, grid), raster_of_outlines(texts, grid)):
+        row, column = np.divmod(np.flatnonzero(raster.source < 3), raster.shape[1])
+        where = np.stack([row, column], axis=1) * raster.scale_um + raster.translate_um
+        shown.append({(*np.round(yx, 6), spot) for yx, spot in zip(where, raster.source[raster.source < 3], strict=True)})
+    assert shown[0] == shown[1]
+    assert len(shown[0]) == 180 + 80 + 1
+
+
+def test_a_cell_that_is_smaller_than_a_pixel_is_shown(square_grid):
+    grid = square_grid()
+    side = 20.0  # of a map of more pixels than there may be
+    grid = replace(grid, xy=grid.xy * 400, mpp=0.5)
+    corners = np.array([(-side, -side), (side, -side), (side, side), (-side, side)]) / 2
+    raster = raster_of_outlines([to_wkt(xy + corners) for xy in grid.xy], grid)
+    assert raster.shape[0] * raster.shape[1] < 1.01 * 2048**2
+    assert np.isin(np.arange(35), raster.source).all()

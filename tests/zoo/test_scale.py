@@ -42,6 +42,12 @@ def test_log10_cp10k_panel_does_not() -> None:
     np.testing.assert_allclose(scale.inverse(values, {})[0], [2500, 7500, 0], rtol=1e-5)
 
 
+def test_times_panel_mean_sums_to_the_measured_genes() -> None:
+    values = scale_of("times_panel_mean").transform(COUNTS, {}, np.array([40.0, 3.0, 9.0]))
+    np.testing.assert_allclose(np.nansum(values, axis=1), [3, 0, 2])
+    np.testing.assert_allclose(values[0], [0.75, 2.25, 0])
+
+
 def test_scales_that_are_fitted_to_the_training_spots() -> None:
     rng = np.random.default_rng(0)
     counts = rng.poisson(5, (50, 4)).astype(float)

@@ -76,6 +76,49 @@ def inside_polygon(xy: ArrayLike, polygon: ArrayLike) -> NDArray[np.bool_]:
     return inside
 
 
+def polygon_pixels(
+    corners: NDArray[np.float64], owner: NDArray[np.intp], shape: tuple[int, int]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Pixels of an image whose centres lie in polygons, by the even-odd rule.
+
+    Parameters
+    ----------
+    corners
+        (x, y) of one polygon after the other, the first corner of each repeated at its end, (m, 2); in pixels of the
+        image, the centre of whose first pixel is at (0.5, 0.5).
+    owner
+        Number of the polygon that each corner belongs to, ascending, (m,).
+    shape
+        Rows and columns of the image.
+
+    Returns
+    -------
+    pixels, owner
+        Flat index of each pixel, and the polygon that it lies in; polygons follow each other.
+    """
+    height, width = shape
+    edge = owner[1:] == owner[:-1]
+    (x0, y0), (x1, y1) = corners[:-1][edge].T, corners[1:][edge].T
+    # An edge crosses the middles of these rows.
+    first, end = (np.clip(np.ceil(y - 0.5), 0, height).astype(np.intp) for y in np.sort([y0, y1], axis=0))
+    row, which = _ranges(first, end)
+    x = x0[which] + (row + 0.5 - y0[which]) * (x1 - x0)[which] / (y1 - y0)[which]
+    of = owner[:-1][edge][which]
+    order = np.lexsort((x, row, of))
+    # Each second crossing of a row begins an inside, which the next one ends.
+    begin, end = (np.clip(np.ceil(x[order][i::2] - 0.5), 0, width).astype(np.intp) for i in (0, 1))
+    column, which = _ranges(begin, end)
+    inside = order[::2][which]
+    return row[inside] * width + column, of[inside]
+
+
+def _ranges(first: NDArray[np.intp], end: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Whole numbers from each ``first`` to before its ``end``, and the place of the pair that each comes from."""
+    n = np.maximum(end - first, 0)
+    which = np.repeat(np.arange(len(n)), n)
+    return first[which] + np.arange(len(which)) - np.repeat(np.cumsum(n) - n, n), which
+
+
 def signed_area(polygon: ArrayLike) -> float:
     """Area of a polygon (m, 2) by the shoelace formula; its sign tells which way around it goes."""
     ring = np.asarray(polygon, dtype=np.float64) - np.asarray(polygon, dtype=np.float64)[0]  # precise far from 0

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_he2st.core.errors import OutputError, TruthError
+from napari_he2st.core.geometry import polygon_pixels
 from napari_he2st.core.types import Nuclei
 from napari_he2st.data.geojson import Feature, read_polygons, write_features
 
@@ -115,14 +116,13 @@ def _renumbered(labels: NDArray) -> NDArray:
 
 def drawn(polygons: list[NDArray[np.float64]], slide: Slide) -> Nuclei:
     """Nuclei whose outlines are polygons in level-0 pixels; where they overlap, the later one lies on top."""
-    from skimage.draw import polygon
-
     scale = max(1.0, _DRAWN_MPP / slide.mpp)
     width, height = (max(1, round(side / scale)) for side in slide.size)
     labels = np.zeros((height, width), dtype=np.int32)
-    for number, corners in enumerate(polygons, start=1):
-        x, y = (corners * (width / slide.size[0]) - 0.5).T  # the centre of pixel 0 is at 0 there
-        labels[polygon(y, x, labels.shape)] = number
+    rings = [np.concatenate([corners, corners[:1]]) for corners in polygons]
+    owner = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
+    pixels, of = polygon_pixels(np.concatenate(rings) * (width / slide.size[0]), owner, labels.shape)
+    labels.reshape(-1)[pixels] = of + 1
     return Nuclei.of(labels, slide.size[0] * slide.mpp / width)
 
 

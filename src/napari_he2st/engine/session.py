@@ -26,6 +26,7 @@ from napari_he2st.engine.segment import write_domains
 from napari_he2st.engine.session_items import DENSE_BYTES, Made, Result, SlideItem, first_gene
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
     from napari_he2st.data.slides import Slide
@@ -73,7 +74,7 @@ class Session:
         self.regions: dict[str, list[Region]] = {}
         self._past_regions: dict[str, list[list[Region]]] = {}
         self.landmarks: dict[str, dict[str, NDArray[np.float64]]] = {}
-        self._moves: dict[str, list[tuple[NDArray[np.float64], dict[str, Any]]]] = {}
+        self._moves: dict[str, list[tuple[NDArray[np.float64], dict[str, Any], pd.Series | None]]] = {}
         self.comparison: Comparison | None = None
         self.compared = ("", "")
         self.slide: str | None = None
@@ -208,7 +209,7 @@ class Session:
         adata = self.results[name].adata
         if adata is None or self.results[name].kind != "measured":
             raise He2stError("Only measured spots can be moved", where=name)
-        before = np.array(adata.obsm[keys.SPATIAL]), facts_of(adata)
+        before = np.array(adata.obsm[keys.SPATIAL]), facts_of(adata), adata.obs.get(keys.POLYGON)
         move(adata, transform, said)
         self._moves.setdefault(name, []).append(before)
         self._moved(name)
@@ -218,7 +219,9 @@ class Session:
         moves, adata = self._moves.get(name), self.results[name].adata
         if not moves or adata is None:
             return False
-        adata.obsm[keys.SPATIAL], adata.uns[keys.UNS] = moves.pop()
+        adata.obsm[keys.SPATIAL], adata.uns[keys.UNS], outlines = moves.pop()
+        if outlines is not None:
+            adata.obs[keys.POLYGON] = outlines
         self._moved(name)
         return True
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 
+from napari_he2st.core import keys
 from napari_he2st.core.types import Grid, Nuclei
 
 if TYPE_CHECKING:
@@ -110,6 +111,13 @@ class Result:
     def title(self) -> str:
         """Name with its kind, for lists and layers."""
         return f"{self.name} ({self.kind})"
+
+    @property
+    def outlines(self) -> list[str] | None:
+        """Outlines of the cells that are its spots, level-0 pixels as well-known text; None where it has none."""
+        if self.adata is None or keys.POLYGON not in self.adata.obs:
+            return None
+        return list(map(str, self.adata.obs[keys.POLYGON]))
 
     def column(self, gene: str) -> NDArray[np.float32]:
         """Values of one gene, float32, shape (spots,); NaN everywhere if it is not in the panel."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from napari_he2st.core.geometry import world_from_level0
 from napari_he2st.engine.session_items import Result
 from napari_he2st.gui.colours import MAPS, colour_map
-from napari_he2st.gui.rasters import Raster, raster_of, raster_of_nuclei
+from napari_he2st.gui.rasters import Raster, raster_of, raster_of_nuclei, raster_of_outlines
 
 UNITS = ("um", "um")
 METADATA = "napari_he2st"
@@ -73,7 +73,7 @@ class GeneMap:
         What is drawn.
     layer
         Points for up to :data:`MAX_POINTS` spots off a dense lattice, an Image with one value per spot
-        otherwise; of nuclei, an Image of their shapes.
+        otherwise; of cells with outlines, an Image of their shapes.
     raster
         Where the spots are in that image, or None.
     label
@@ -90,11 +90,18 @@ class GeneMap:
         self._percentiles = ROBUST
         self._limits = (0.0, 1.0)
         self._known = 0
-        dense = result.kind == "predicted" and result.grid.lattice == "square" and not as_points
-        self.raster: Raster | None = raster_of(result.grid) if dense or len(result.grid) > MAX_POINTS else None
-        if result.nuclei is not None and not as_points:
-            self.raster = raster_of_nuclei(result.nuclei, result.grid)
+        self._as_points = as_points
+        self.raster = self._raster()
         self.layer: Image | Points = self._points() if self.raster is None else self._image(self.raster)
+
+    def _raster(self) -> Raster | None:
+        result, outlines = self.result, self.result.outlines
+        if result.nuclei is not None and not self._as_points:
+            return raster_of_nuclei(result.nuclei, result.grid)
+        if outlines is not None and not self._as_points:
+            return raster_of_outlines(outlines, result.grid)
+        dense = result.kind == "predicted" and result.grid.lattice == "square" and not self._as_points
+        return raster_of(result.grid) if dense or len(result.grid) > MAX_POINTS else None
 
     def _points(self) -> Points:
         grid = self.result.grid
@@ -157,10 +164,10 @@ class GeneMap:
     def moved(self) -> None:
         """Draw the spots where they lie now."""
         grid = self.result.grid
+        self.raster = self._raster()
         if self.raster is None:
             self.layer.data = world_from_level0(grid.xy, grid.mpp)
             return
-        self.raster = raster_of(grid)
         self.layer.data = self.raster.empty()
         self.layer.scale, self.layer.translate = self.raster.scale_um, self.raster.translate_um
         self.raster.paint(self.layer.data, self.values)

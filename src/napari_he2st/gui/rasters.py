@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_he2st.core.geometry import px_from_um, world_from_level0
+from napari_he2st.core.geometry import polygon_pixels, px_from_um, world_from_level0
 from napari_he2st.core.types import Grid, Nuclei
+from napari_he2st.core.wkt import corners_of
 
 MAX_RASTER_PX = 4096
 """Widest index map of an irregular grid."""
@@ -21,6 +23,9 @@ _PIXELS_PER_SPOT = 8
 
 _LEAST_CELLS_PX = 2048**2
 """Pixels of the map of cells that are drawn in their own shape, where these are few."""
+
+_OUTLINE_UM = 0.5
+"""Smallest pixel of a map of outlines, unless the slide's own is larger."""
 
 
 @dataclass(frozen=True)
@@ -91,19 +96,56 @@ def raster_of_nuclei(nuclei: Nuclei, grid: Grid) -> Raster:
     height, width = nuclei.labels.shape
     left, top = np.maximum(centres.min(axis=0) - rim, 0).astype(np.intp)
     right, bottom = np.minimum(centres.max(axis=0) + rim, (width, height)).astype(np.intp)
-    most = min(MAX_RASTER_PX**2, max(_LEAST_CELLS_PX, _PIXELS_PER_SPOT * len(grid)))
-    step = max(1, int(np.ceil(((right - left) * (bottom - top) / most) ** 0.5)))
+    step = max(1, int(np.ceil(((right - left) * (bottom - top) / _most_pixels(grid)) ** 0.5)))
     cut = nuclei.labels[top:bottom:step, left:right:step]
     place = np.full(nuclei.largest + 1, len(grid), dtype=np.intp)
     place[grid.index[:, 0]] = np.arange(len(grid))
     source = place[cut]
-    column, row = ((centres - (left, top)) // step).astype(np.intp).T
-    free = source[row, column] == len(grid)
-    source[row[free], column[free]] = np.flatnonzero(free)
+    _mark_centres(source, (centres - (left, top)) / step)
     scale = step * nuclei.mpp
     first = (nuclei.mpp - grid.mpp) / 2  # from the middle of the slide's first pixel to that of the label image's
     origin = (float(top * nuclei.mpp + first), float(left * nuclei.mpp + first))
     return Raster((cut.shape[0], cut.shape[1]), (scale, scale), origin, source.ravel())
+
+
+def raster_of_outlines(outlines: Sequence[str], grid: Grid) -> Raster:
+    """The cells that are the spots of a grid, each in the shape of its outline and at least one pixel large.
+
+    Parameters
+    ----------
+    outlines
+        As well-known text, in level-0 pixels.
+    grid
+        Their centres.
+    """
+    if not len(grid):
+        return raster_of(grid)
+    corners, owner = corners_of(outlines)
+    both = np.concatenate([corners, grid.xy])
+    low, high = both.min(axis=0), both.max(axis=0)
+    finest = float(px_from_um(max(_OUTLINE_UM, grid.mpp), grid.mpp))
+    cell_px = max(finest, float(np.prod(high - low) / _most_pixels(grid)) ** 0.5)
+    low = np.floor(low / cell_px) * cell_px  # so that outlines of pixels of this size become these pixels
+    width, height = (np.floor((high - low) / cell_px).astype(np.intp) + 1).tolist()
+    source = np.full((height, width), len(grid), dtype=np.intp)
+    pixels, cell = polygon_pixels((corners - low) / cell_px, owner, (height, width))
+    source.reshape(-1)[pixels] = cell
+    _mark_centres(source, (grid.xy - low) / cell_px)
+    scale = cell_px * grid.mpp
+    # Pixels of the slide are drawn from half a pixel before 0.
+    origin = _pair(world_from_level0(low + cell_px / 2 - 0.5, grid.mpp))
+    return Raster((height, width), (scale, scale), origin, source.ravel())
+
+
+def _most_pixels(grid: Grid) -> int:
+    return min(MAX_RASTER_PX**2, max(_LEAST_CELLS_PX, _PIXELS_PER_SPOT * len(grid)))
+
+
+def _mark_centres(source: NDArray[np.intp], centres: NDArray[np.float64]) -> None:
+    """Give cells that are smaller than a pixel the one at their centre (x, y), if it is free."""
+    column, row = centres.astype(np.intp).T
+    free = source[row, column] == len(centres)
+    source[row[free], column[free]] = np.flatnonzero(free)
 
 
 def outline_of(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

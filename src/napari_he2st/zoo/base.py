@@ -307,7 +307,7 @@ class Predictor(System, nn.Module):
     members, combine
         Size of the ensemble that training builds, and how it is combined: ``"mean"`` or ``"median"``.
     draws
-        Random draws that a published prediction averages; 0 where ``predict`` draws nothing at random.
+        Random draws that a prediction averages unless told otherwise; 0 where ``predict`` draws nothing at random.
         Otherwise it is always given ``noise``.
     beside
         Entries of ``extras`` that a published checkpoint lacks and prediction needs: name → what it is.

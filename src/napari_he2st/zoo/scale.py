@@ -153,6 +153,23 @@ class MaxAbsLog1pCp10kPanel(Log1pCp10kPanel):
         return np.asarray(values, dtype=np.float32)
 
 
+class TimesPanelMean(Scale):
+    """Counts over the mean of the panel's genes in the same spot or cell, so that they sum to their number."""
+
+    name = "times_panel_mean"
+
+    def transform(self, counts: Any, fitted: dict[str, Any], total: NDArray | None = None) -> Any:
+        """``total`` plays no part; a spot without counts is 0."""
+        counts = _dense(counts)
+        measured = np.isfinite(counts).sum(axis=1, keepdims=True)
+        sums = np.nansum(counts, axis=1, keepdims=True)
+        return (counts * measured / np.where(sums > 0, sums, 1.0)).astype(np.float32)
+
+    def inverse(self, values: NDArray, fitted: dict[str, Any]) -> NDArray[np.float32]:
+        """The values themselves."""
+        return np.asarray(values, dtype=np.float32)
+
+
 class Log1pCpmPanel(Scale):
     """Natural logarithm of 1 + counts per million of the panel's genes alone (as in M2ORT)."""
 
@@ -332,6 +349,7 @@ _KINDS: tuple[type[Scale], ...] = (
     Log10Cp10kPanel,
     Log1pCp10kPanel,
     MaxAbsLog1pCp10kPanel,
+    TimesPanelMean,
     Log1pCpmPanel,
     Log2Cpm,
     Log1p,

@@ -54,6 +54,40 @@ def test_a_store_needs_a_pixel_size(store):
         read_section(store)
 
 
+def test_cells_that_were_exported_keep_place_and_outline(tmp_path):
+    """Two cells on a slide of 5,000 px, whose picture in the store is smaller."""
+    import anndata
+    from PIL import Image
+
+    from napari_he2st.core.schema import provenance
+    from napari_he2st.core.wkt import corners_of, to_wkt
+    from napari_he2st.data.export import export
+    from napari_he2st.data.slides import Slide, is_slide_folder
+
+    corners = np.array([(-40.0, -40), (40, -40), (40, 40), (-40, 40)])
+    xy = np.array([(100.0, 200.0), (4000.0, 300.0)])
+    adata = anndata.AnnData(np.ones((2, 1), np.float32), obs=pd.DataFrame(index=["a", "b"]))
+    adata.var_names = ["ERBB2"]
+    adata.obsm["spatial"] = xy
+    adata.obs["polygon"] = [to_wkt(centre + corners) for centre in xy]
+    facts = {"scale": "log1p_cp10k", "pitch_um": 20, "spot_um": 20, "lattice": "irregular", "library": "S1"}
+    adata.uns["he2st"] = provenance("predicted", mpp=0.25, **facts)
+    Image.fromarray(np.full((400, 5000, 3), 200, np.uint8)).save(tmp_path / "slide.png")
+    with Slide.open(tmp_path / "slide.png", mpp=0.25) as slide:
+        export(adata, "spatialdata", tmp_path / "cells.zarr", slide=slide)
+    assert not is_slide_folder(tmp_path / "cells.zarr")
+    on_slide = read_section(tmp_path / "cells.zarr", image=tmp_path / "slide.png", mpp=0.25).adata
+    np.testing.assert_allclose(on_slide.obsm["spatial"], xy)
+    assert on_slide.uns["he2st"]["mpp"] == 0.25
+    found, owner = corners_of(on_slide.obs["polygon"])
+    np.testing.assert_allclose(found[owner == 1].min(axis=0), xy[1] - 40)
+    on_picture = read_section(tmp_path / "cells.zarr").adata
+    assert on_picture.uns["he2st"]["mpp"] == pytest.approx(0.25 * 1.25)
+    np.testing.assert_allclose(on_picture.obsm["spatial"], xy / 1.25)
+    found, owner = corners_of(on_picture.obs["polygon"])
+    np.testing.assert_allclose(found[owner == 0].max(axis=0), (xy[0] + 40) / 1.25)
+
+
 @pytest.mark.needs_data
 def test_a_store_of_points_alone_says_what_is_missing(he2st_data):
     path = he2st_data / "spatialdata_zarr_xenium_points/xenium_rep1_io.points_only.spatialdata.zarr"

@@ -7,9 +7,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from napari.layers import Image
 from tests.engine.test_nuclei import _tissue
 
 from napari_he2st.core.types import Nuclei
+from napari_he2st.data.export import export
 from napari_he2st.data.slides import Slide
 from napari_he2st.gui.docks.nuclei_box import REGIONS, VIEW
 from napari_he2st.gui.docks.predict import PredictDock
@@ -124,3 +126,21 @@ def test_cells_are_predicted_once_nuclei_are_there(dock, session, qtbot, tmp_pat
     at = image.world_to_data(result.grid.xy[row, ::-1] * 0.5)
     assert image.data[tuple(np.rint(at).astype(int))] == result.column("A")[row]
     qtbot.waitUntil(lambda: predict.run_button.isEnabled() and not predict.busy, timeout=WAIT_MS)
+    for kind, name in (("h5ad", "cells.h5ad"), ("spatialdata", "cells.zarr")):
+        export(result.adata, kind, tmp_path / name, slide=session.current_slide.slide)
+        _same_picture_once_opened(dock, session, tmp_path / name, image.data, qtbot)
+
+
+def _same_picture_once_opened(dock, session, path, picture, qtbot):
+    """Cells of a file come back to the slide that they were predicted from, and are drawn as they were then."""
+    known = set(session.results)
+    dock.open(path)
+    qtbot.waitUntil(lambda: set(session.results) != known and not dock.busy, timeout=WAIT_MS)
+    result = session.current_result
+    assert result.kind == "predicted"
+    assert list(session.slides) == [result.slide]
+    assert result.nuclei is None
+    opened = dock.layers.result_layer(result.name)
+    assert isinstance(opened, Image)
+    shown = opened.data[np.isfinite(opened.data)]
+    np.testing.assert_allclose(np.sort(shown), np.sort(picture[np.isfinite(picture)]), rtol=1e-5)

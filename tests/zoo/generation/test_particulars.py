@@ -9,6 +9,7 @@ import pytest
 import torch
 from tests.zoo.generation.test_tiny import N_GENES, N_SPOTS, draw, fit, target_of, tiny
 
+from napari_he2st.core.noise import Noise
 from napari_he2st.zoo.generation.genar import GenAR, pooled
 from napari_he2st.zoo.generation.hadm_st import _Discriminator, raster_of
 from napari_he2st.zoo.generation.stflow import STFlow, zinb_counts
@@ -117,10 +118,35 @@ def test_genar_orders_genes_for_itself_alone() -> None:
     features, place = torch.randn(60, 40), torch.rand(60, 2)
     with torch.inference_mode():
         direct = model.eval()(features, place)[1]
-        assert torch.equal(model.predict(features=features, place=place)[:, order], direct.float())
+        assert torch.equal(model.predict(features=features, place=place, reading="likeliest")[:, order], direct.float())
         losses = model.scale_losses(model(features, place, shuffled)[0], shuffled)
         given = model.loss({"expression": counts}, features=features, place=place)
     torch.testing.assert_close(given, torch.stack(losses).mean())
+
+
+def test_genar_expects_the_mean_of_its_tokens() -> None:
+    model = tiny("genar", scale_dims=(2, N_GENES)).eval()
+    features, place, noise = torch.randn(3, 152), torch.rand(3, 2), Noise(0, 0, np.arange(3))
+    tokens = torch.arange(float(model.vocabulary))
+    with torch.inference_mode():
+        for parameter in model.parameters():  # so that what was drawn for groups matters
+            parameter.normal_(std=0.3)
+        greedy = model(features, place)[0][-1].softmax(-1) @ tokens
+        without = model.predict(features=features, place=place)
+        drawn = model.predict(features=features, place=place, noise=noise)
+        tokens_drawn = model.predict(features=features, place=place, noise=noise, reading="drawn")
+    torch.testing.assert_close(without, greedy)
+    assert not torch.allclose(drawn, greedy)
+    assert (tokens_drawn == tokens_drawn.round()).all()
+
+
+def test_genar_starts_at_how_frequent_tokens_are() -> None:
+    model = tiny("genar")
+    counts = torch.full((N_SPOTS, N_GENES), 3.0)
+    counts[:3] = 9
+    model._start_at_frequencies(counts)
+    share = model.output_head.bias.softmax(0)
+    torch.testing.assert_close(share[[3, 9]], torch.tensor([0.75, 0.25]), atol=1e-3, rtol=0)
 
 
 def test_genar_groups_are_means_of_measured_genes() -> None:

@@ -13,7 +13,6 @@ from napari_he2st.zoo.base import Predictor
 from napari_he2st.zoo.catalogue import cards, system
 
 N_GENES = 3
-RATES = {"pixnet": 1e-4}  # what many cells sum up to moves many times as fast as each
 CASES = [
     (card.slug, variant)
     for card in cards().values()
@@ -28,7 +27,7 @@ def _trained(slug: str, variant: str, epochs: int) -> tuple[Predictor, DenseBatc
     model = system(slug)(n_genes=N_GENES, **cards()[slug].variants[variant])
     model.extras["scale"] = {"low": np.zeros(N_GENES), "span": np.ones(N_GENES)}
     batches = DenseBatches(model, N_GENES)
-    recipe = replace(model.recipe, optimizer="adam", lr=RATES.get(slug, 3e-3), epochs=epochs, schedule=None)
+    recipe = replace(model.recipe, optimizer="adam", lr=3e-3, epochs=epochs, schedule=None)
     records = list(model.fit(batches, recipe))
     model.finish(batches)
     return model.eval(), batches, records

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 from napari_he2st.analysis.nuclei import nuclei_method
 from napari_he2st.core.errors import MissingExtraError
+from napari_he2st.core.paths import cache_folder
 
 
 @nuclei_method("instanseg", "InstanSeg's brightfield nuclei; needs the package instanseg-torch and its weights")
@@ -40,6 +43,8 @@ def instanseg(image: NDArray[np.uint8], mpp: float) -> NDArray[np.int32]:
 def _instanseg() -> Any:
     from instanseg import InstanSeg
 
+    # Its own choice lies within the installed package, where users may not be allowed to write.
+    os.environ.setdefault("INSTANSEG_BIOIMAGEIO_PATH", str(cache_folder() / "instanseg"))
     with _downloading("instanseg"):
         return InstanSeg("brightfield_nuclei", verbosity=0)
 
@@ -77,6 +82,7 @@ def _cellpose() -> Any:
 
 @contextmanager
 def _downloading(package: str) -> Iterator[None]:
+    context = ssl._create_default_https_context
     try:
         yield
     except OSError as error:
@@ -84,9 +90,11 @@ def _downloading(package: str) -> Iterator[None]:
         raise MissingExtraError(
             f"The weights of {package} cannot be had ({error})", where=package, todo=todo
         ) from error
+    finally:  # Cellpose's download switches the checks of certificates off for the whole process
+        ssl._create_default_https_context = context
 
 
 def _need(module: str, package: str) -> None:
     if find_spec(module) is None:
-        todo = f"Run pip install {package}, or take the method haematoxylin"
+        todo = f"Run pip install {package} (both come with napari-he2st[nuclei]), or take the method haematoxylin"
         raise MissingExtraError(f"The method {module} is not installed", where=package, todo=todo)

@@ -19,6 +19,7 @@ from napari_he2st.core import keys
 from napari_he2st.core.errors import TruthError
 from napari_he2st.core.schema import facts_of
 from napari_he2st.core.types import Transform
+from napari_he2st.core.wkt import corners_of, to_wkt
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -136,7 +137,7 @@ def correct(adata: AnnData, correction: Correction) -> None:
 
 
 def move(adata: AnnData, transform: Transform | Warp, said: str) -> None:
-    """Move the spots: ``obsm["spatial"]`` changes, the vendor's positions stay.
+    """Move the spots: ``obsm["spatial"]`` changes, and outlines of cells with it; the vendor's positions stay.
 
     ``uns["he2st"]["transform"]`` goes on leading from the vendor's positions to the new ones, as long as all
     moves were affine; ``uns["he2st"]["corrections"]`` lists in words what was done.
@@ -152,6 +153,11 @@ def move(adata: AnnData, transform: Transform | Warp, said: str) -> None:
     """
     facts = adata.uns[keys.UNS]
     adata.obsm[keys.SPATIAL] = np.asarray(transform(adata.obsm[keys.SPATIAL]), dtype=np.float64)
+    if keys.POLYGON in adata.obs:
+        corners, owner = corners_of(map(str, adata.obs[keys.POLYGON]))
+        moved = np.asarray(transform(corners), dtype=np.float64)
+        ends = np.searchsorted(owner, np.arange(1, adata.n_obs))
+        adata.obs[keys.POLYGON] = [to_wkt(ring[:-1]) for ring in np.split(moved, ends)]
     facts["corrections"] = [*map(str, facts.get("corrections", [])), said]
     before = facts.pop("transform", None if len(facts["corrections"]) > 1 else np.eye(3))
     if isinstance(transform, Transform) and before is not None:

@@ -16,6 +16,7 @@ from napari_he2st.core.errors import MissingTruthMppError, TruthError
 from napari_he2st.core.paths import cache_folder
 from napari_he2st.core.schema import check_expression
 from napari_he2st.core.types import Transform
+from napari_he2st.core.wkt import corners_of
 from napari_he2st.data.truth import lattice
 from napari_he2st.data.truth.assemble import (
     X_SOURCE,
@@ -92,6 +93,8 @@ def section_of(adata: AnnData, detection: Detection, name: str, source: Source, 
     missing = [] if source.image is not None else ["slide image"]
     if keys.UNS in adata.uns:
         check_expression(adata)
+        if keys.POLYGON in adata.obs:
+            corners_of(map(str, adata.obs[keys.POLYGON]))  # says what is wrong now rather than when they are drawn
         if source.image_scale is not None:
             todo = "Leave the image scale out; positions in our own files are those of the slide"
             raise TruthError("The file's positions have no other scale", where=path, todo=todo)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from napari_he2st.core import keys
 from napari_he2st.core.errors import MissingExtraError, TruthError
 from napari_he2st.data.truth.h5ad import section_of
+from napari_he2st.data.truth.images import scale_of
 from napari_he2st.data.truth.section import Detection, Section, Source, truth_reader
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 _KINDS = ("tables", "table", "images", "labels", "shapes", "points")
 _ATTRS = "spatialdata_attrs"
+_POLYGONS = ("Polygon", "MultiPolygon")
 
 
 def _names(store: Path, kind: str) -> list[str]:
@@ -61,14 +64,23 @@ def read(detection: Detection, name: str, source: Source) -> Section:
         table = store.tables[name]
         regions = _regions(table, path)
         image, system = _image(store, regions)
-        xy = _centroids(store, table, regions, system, image)
+        own = keys.UNS in table.uns
+        # Ours are in level-0 pixels of the slide, and have a small picture of it.
+        to_pixels = _to_pixels(store, system, None if own and source.image is not None else image)
+        xy = _centroids(store, table, regions, system, to_pixels)
+        scale = np.diag([scale_of(source), scale_of(source), 1.0])
+        outlines = _outlines(store, table, regions, system, scale @ to_pixels)
     except (KeyError, ValueError, TypeError, OSError, AttributeError) as error:
         message = f"The store cannot be read ({type(error).__name__}: {error})"
         raise TruthError(message, where=path, todo="Check it with spatialdata.read_zarr") from error
+    if outlines is not None:
+        table.obs[keys.POLYGON] = outlines
     table = table[np.isfinite(xy).all(axis=1)].copy()
     lost = len(xy) - table.n_obs
     table.obsm[keys.SPATIAL] = xy[np.isfinite(xy).all(axis=1)]
     slide = source.image or (None if image is None else path / "images" / image)
+    if own and source.mpp is None:
+        source = replace(source, mpp=float(table.uns[keys.UNS]["mpp"]) / float(to_pixels[0, 0]))
     section = section_of(table, detection, name, replace(source, image=slide), mpp_source="given")
     notes = [f"{lost} rows without an element left out"] if lost else []
     return replace(section, name=name, found=[*section.found, *notes])
@@ -107,23 +119,60 @@ def _n_channels(image: Any) -> int:
     return len(get_channel_names(image))
 
 
-def _centroids(store: Any, table: AnnData, regions: list[str], system: str, image: str | None) -> NDArray[np.float64]:
-    """Position (x, y) of each row of the table; NaN where its element is not there."""
-    import pandas as pd
-    from spatialdata import get_centroids
+def _to_pixels(store: Any, system: str, image: str | None) -> NDArray[np.float64]:
+    """From a coordinate system to the pixels (x, y) of an image, (3, 3); as it is where there is none."""
     from spatialdata.transformations import get_transformation
 
+    if image is None:
+        return np.eye(3)
+    to_system = get_transformation(store.images[image], system).to_affine_matrix(("x", "y"), ("x", "y"))
+    return np.asarray(np.linalg.inv(to_system))
+
+
+def _rows_in(table: AnnData, regions: list[str], elements: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Of each region the rows of the table that it has an element for, and the places of these elements."""
+    import pandas as pd
+
     attrs = table.uns[_ATTRS]
-    xy = np.full((table.n_obs, 2), np.nan)
     of_region = table.obs[attrs["region_key"]].astype(str).to_numpy()
     instance = table.obs[attrs["instance_key"]]
     for region in regions:
-        points = get_centroids(store[region], coordinate_system=system).compute()
         rows = np.flatnonzero(of_region == region)
-        at = pd.Index(points.index).get_indexer(pd.Index(instance.iloc[rows]))
-        xy[rows[at >= 0]] = points[["x", "y"]].to_numpy()[at[at >= 0]]
-    if image is not None:
-        to_system = get_transformation(store.images[image], system).to_affine_matrix(("x", "y"), ("x", "y"))
-        back = np.linalg.inv(to_system)
-        xy = xy @ back[:2, :2].T + back[:2, 2]
-    return xy
+        at = pd.Index(elements[region].index).get_indexer(pd.Index(instance.iloc[rows]))
+        yield region, rows[at >= 0], at[at >= 0]
+
+
+def _centroids(
+    store: Any, table: AnnData, regions: list[str], system: str, to_pixels: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Position (x, y) of each row of the table; NaN where its element is not there."""
+    from spatialdata import get_centroids
+
+    points = {region: get_centroids(store[region], coordinate_system=system).compute() for region in regions}
+    xy = np.full((table.n_obs, 2), np.nan)
+    for region, rows, at in _rows_in(table, regions, points):
+        xy[rows] = points[region][["x", "y"]].to_numpy()[at]
+    return xy @ to_pixels[:2, :2].T + to_pixels[:2, 2]
+
+
+def _outlines(
+    store: Any, table: AnnData, regions: list[str], system: str, to_pixels: NDArray[np.float64]
+) -> NDArray[np.object_] | None:
+    """Outer ring of each row's polygon, of its largest one, as text; None unless all elements are polygons."""
+    import shapely
+    from spatialdata import transform
+
+    shapes = {region: store.shapes[region] for region in regions if region in store.shapes}
+    if len(shapes) < len(regions) or any(set(found.geom_type) - set(_POLYGONS) for found in shapes.values()):
+        return None
+    matrix = [*to_pixels[:2, :2].ravel(), *to_pixels[:2, 2]]
+    parts = {}
+    for region, found in shapes.items():
+        each = transform(found, to_coordinate_system=system).geometry.affine_transform(matrix).explode()
+        each = each.iloc[np.argsort(each.area, kind="stable")]
+        parts[region] = each[~each.index.duplicated(keep="last")]
+    texts = np.full(table.n_obs, "", dtype=object)
+    for region, rows, at in _rows_in(table, regions, parts):
+        rings = shapely.polygons(shapely.get_exterior_ring(parts[region].to_numpy()[at]))
+        texts[rows] = shapely.to_wkt(rings, rounding_precision=2)
+    return texts

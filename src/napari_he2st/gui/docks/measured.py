@@ -234,7 +234,7 @@ def _made(loaded: Loaded) -> Made | None:
 def read_measured(
     root: Path, name: str, layout: str, current: Slide | None, on_current: bool, mpp: float | None
 ) -> Loaded | str:
-    """A section on the image of its layout, or on the current slide if that is wanted.
+    """A section on the image of its layout, or on the current slide if that is wanted or it was predicted from it.
 
     Returns
     -------
@@ -251,12 +251,16 @@ def read_measured(
         section = None if on_current else read_section(root, name, layout=layout, mpp=mpp, stand_in=True)
     except MissingTruthMppError as error:
         return f"{error.what}. {error.todo}."
-    if current is not None and on_current:
+    if current is not None and (section is None or _is_of(section, current)):
         section = read_section(root, name, layout=layout, image=current.path, mpp=current.mpp)
         return replace(fitted(section, current), on_current=True)
     if section is None:
         raise TruthError("There is no open slide to place the section on", where=name)
     return on_its_slide(section)
+
+
+def _is_of(section: Section, slide: Slide) -> bool:
+    return facts_of(section.adata).get("slide_fingerprint") == slide.fingerprint
 
 
 def on_its_slide(section: Section) -> Loaded:

@@ -41,8 +41,8 @@ class RedeHist(Predictor):
     """
 
     unit = Spots()
-    targets = {"expression": Expression("counts", panel="hvg:2000")}
-    outputs = {"expression": Output(per="cell", scale="counts")}
+    targets = {"expression": Expression("times_panel_mean", panel="hvg:2000")}
+    outputs = {"expression": Output(per="cell")}
     recipe = Recipe("adam", lr=1e-3, epochs=50, batch_size=8, schedule="step:1:0.99")
 
     def __init__(
@@ -230,7 +230,7 @@ class RedeHist(Predictor):
             self.anno_class = nn.Parameter(types, requires_grad=False)
 
     def predict(self, *, noise: Any = None, tiles: Tensor, masks: Tensor, cells: Any = None) -> Tensor:
-        """Expression of each nucleus, (n, n_genes), on the reference's scale."""
+        """Expression of each nucleus over the mean of its genes, (n, n_genes): how much a cell holds is not known."""
         return self(tiles, masks)["cell"]
 
 

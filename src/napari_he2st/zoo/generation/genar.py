@@ -26,6 +26,7 @@ _SHARES = (0.02, 0.04, 0.2, 0.5, 1.0)
 _IDENTITY_SHARE = 0.3
 _IMAGE_DIM, _PLACE_DIM = 512, 256
 _INNER_DROPOUT = 0.1
+_RARE = 1e-6
 
 
 class GenAR(Predictor):
@@ -68,7 +69,7 @@ class GenAR(Predictor):
     unit = Spots()
     targets = {"expression": Expression("counts", panel="hvg:200")}
     recipe = Recipe("adam", lr=1e-4, epochs=200, batch_size=64, clip=1.0)
-    draws = 1
+    draws = 4
 
     def __init__(
         self,
@@ -281,26 +282,41 @@ class GenAR(Predictor):
         features: Tensor,
         place: Tensor,
         noise: Noise | None = None,
-        temperature: float = 0.0,
+        reading: Literal["mean", "likeliest", "drawn"] = "mean",
+        temperature: float = 1.0,
         top_k: int = 0,
-        expected: bool = False,
     ) -> Tensor:
-        """Counts, float32 (n, genes): the most likely token of each gene, as published.
+        """Counts of each gene, float32 (n, genes).
 
-        Or drawn, where ``temperature`` is not 0, among the ``top_k`` most likely ones or (0) all of them; or
-        ``expected``, the mean over all tokens by their probability, given what was chosen for groups of genes.
+        ``reading`` says what becomes of the distributions over tokens. ``"mean"``: tokens of groups are drawn, and
+        each gene has the mean over its own; the average of several draws is what a count is expected to be.
+        ``"likeliest"``: the most likely token of each group and gene, as published, which understates genes that are
+        seldom high. ``"drawn"``: tokens of genes are drawn too. It is drawn among the ``top_k`` most likely tokens, or
+        (0) all of them, the more evenly the higher the ``temperature``.
         """
+        if noise is None or reading == "likeliest":
+            temperature = 0.0
         ranks = uniform(noise, features, sum(self.scale_dims)) if temperature > 0 else None
         outputs, values = self(features, place, ranks=ranks, temperature=temperature, top_k=top_k)
-        if expected and self.regression is None:
+        if reading == "mean" and self.regression is None:
             values = outputs[-1].softmax(-1) @ torch.arange(float(self.vocabulary), device=features.device)
         return values[:, np.argsort(self._order())].float()
 
     def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:
-        """Order the genes by the training spots, then train."""
-        counts = np.concatenate([targets["expression"].cpu().numpy() for targets, _ in batches])
-        self.extras["order"] = gene_order(np.nan_to_num(counts))
+        """Order the genes by the training spots, then train, from how frequent each token is there on."""
+        counts = torch.cat([targets["expression"] for targets, _ in batches])
+        self.extras["order"] = gene_order(np.nan_to_num(counts.cpu().numpy()))
+        if self.regression is None:
+            self._start_at_frequencies(counts)
         yield from super().fit(batches, recipe)
+
+    @torch.no_grad()
+    def _start_at_frequencies(self, counts: Tensor) -> None:
+        """Else tokens that never occur, up to 2,000, have to be unlearnt one by one before a mean means anything."""
+        ordered = counts.clamp(0, self.vocabulary - 1)[:, self._order()]
+        tokens = torch.cat([self._shown(pooled(ordered, width)).flatten() for width in self.scale_dims])
+        frequency = tokens.bincount(minlength=self.vocabulary) / len(tokens)
+        self.output_head.bias.copy_(frequency.clamp(min=_RARE).log())
 
     def _order(self) -> NDArray[np.intp]:
         return np.asarray(self.extras.get("order", np.arange(self.scale_dims[-1])), dtype=np.intp)

@@ -52,9 +52,10 @@ class PixNet(Predictor):
     -----
     Not stated in what is known of the publication, and chosen here: which layers are read, how a transformer's
     maps, all of one size, become a pyramid (they are resized), heads and windows of the attention, the size of
-    regions, and that the encoder stays as it is.
+    regions, that the encoder stays as it is, and that the head's output is divided by the cells of a disc.
     """
 
+    share: Tensor
     targets: Mapping[str, Expression | Label] = {"expression": Expression("log1p_cp10k", panel="mean:250")}
     recipe = Recipe("adamw", lr=5e-4, weight_decay=1e-4, epochs=200, batch_size=16)
 
@@ -87,6 +88,7 @@ class PixNet(Predictor):
         )
         self.fuse = nn.ModuleList(_Fusion(dim, heads, window) for dim in dims[:-1])
         self.head = nn.Conv2d(dims[0], n_genes, 1)
+        self.register_buffer("share", torch.ones(()))
 
     def prepare(self, *, image: Tensor) -> dict[str, Tensor]:
         """Maps of the encoder, one after the other: ``map0`` is the earliest."""
@@ -108,7 +110,7 @@ class PixNet(Predictor):
         x = levels[-1]
         for level in reversed(range(len(self.up))):
             x = self.fuse[level](self.up[level](x), levels[level])
-        return self.head(x)
+        return self.head(x) * self.share
 
     def predict(self, *, noise: Noise | None = None, **maps: Tensor) -> Tensor:
         """Each cell's part of ln (1 + CP10k) of the disc that it lies in, float32 (n, bins², genes)."""
@@ -122,12 +124,13 @@ class PixNet(Predictor):
         return nan_mse(spots, expression) + _PCC_WEIGHT * spot_pcc_loss(spots, expression)
 
     def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:
-        """Train, from each cell's part of the mean disc on."""
+        """Train, from each cell's share of the mean disc on.
+
+        Without this factor the sum over a disc moves in each step as many times too far as it has cells.
+        """
         start_at_mean(batches, self.head)
-        owners = torch.cat([targets["owner"].flatten() for targets, _ in batches])
-        discs = sum(len(targets["expression"]) for targets, _ in batches)
-        with torch.no_grad():
-            self.head.bias *= discs / max(int((owners >= 0).sum()), 1)
+        cells = sum(int((targets["owner"] >= 0).sum()) for targets, _ in batches)
+        self.share.fill_(sum(len(targets["expression"]) for targets, _ in batches) / max(cells, 1))
         yield from super().fit(batches, recipe)
 
 

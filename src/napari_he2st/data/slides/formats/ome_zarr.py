@@ -37,9 +37,18 @@ def holds_ome_zarr(path: Path) -> bool:
     """Whether a folder is an OME-Zarr image or the output of bioformats2raw."""
     for file in (path / "zarr.json", path / ".zattrs"):
         if file.is_file():
-            text = file.read_text(encoding="utf-8", errors="replace")
+            text = _own_attributes(file.read_text(encoding="utf-8", errors="replace"))
             return '"multiscales"' in text or '"bioformats2raw.layout"' in text
     return False
+
+
+def _own_attributes(text: str) -> str:
+    """Attributes of a group without those of its members, as consolidated metadata repeat them; all if damaged."""
+    try:
+        found = json.loads(text)
+        return json.dumps(found.get("attributes", {}) if "zarr_format" in found else found)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return text
 
 
 @slide_reader(
