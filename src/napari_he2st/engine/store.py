@@ -217,7 +217,7 @@ class Store:
     ) -> None:
         arrays = [np.ascontiguousarray(rows, "<i8"), np.ascontiguousarray(mean, "<f4")]
         arrays += [] if std is None else [np.ascontiguousarray(std, "<f4")]
-        body = b"".join(arrays)
+        body = b"".join(array.data for array in arrays)
         if shard not in self._journals:
             self._journals[shard] = self._journal(shard).open("ab")
         journal = self._journals[shard]
