@@ -139,7 +139,7 @@ def ratio(bundle: Bundle, path: Path, mpp: float | None, store: Path, device: st
         for spec in bundle.members[0].inputs.values():
             slide_statistics(scene, spec.encoder, *encoder_tile(scene, spec))
         rows = np.arange(min(N_SPOTS, len(grid)), dtype=np.intp)
-        sizes = (4, auto_batch_size(CPU), 16)
+        sizes = (2, auto_batch_size(CPU), 8, 16)
         before = max(bare_rate(bundle, slide, scene, size) for size in sizes)
         start = time.process_time()
         done = sum(len(c.index) for c in predict(bundle, slide, grid, rows=rows, store=store, device=device))

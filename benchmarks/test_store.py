@@ -79,14 +79,16 @@ def test_writing(figure, tmp_path: Path) -> None:
         / min(cpu_seconds(lambda: write_shard(tmp_path / "alone", 0, block)) for _ in range(3))
     )
 
-    def write() -> None:
+    def write(folder: Path) -> None:
         genes = [f"G{i}" for i in range(N_GENES)]
-        with Store.open_run(tmp_path / "run", grid, genes, rows, {"batch_size": BATCH}) as store:
+        with Store.open_run(folder, grid, genes, rows, {"batch_size": BATCH}) as store:
             for first in range(0, N_WRITTEN, BATCH):
                 place = first % SHARD_ROWS
                 store.write(Chunk("expression", rows[first : first + BATCH], block[place : place + BATCH], None))
+        shutil.rmtree(folder)
 
-    rate = N_WRITTEN * N_GENES * 4 / 1e6 / cpu_seconds(write)
+    # The first time, memory for the file cache is found, which costs as much again: the best of three, as above.
+    rate = N_WRITTEN * N_GENES * 4 / 1e6 / min(cpu_seconds(lambda: write(tmp_path / "run")) for _ in range(3))
     figure(
         "store: writing, journal and shards", rate, "MB per CPU-s", at_least=300, beside=f"{alone:.0f} the shards alone"
     )

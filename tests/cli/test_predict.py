@@ -7,6 +7,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
+from tests.tiny.slides import SCANNER, tissue_image, write_slide
 
 from napari_he2st.engine.store import Store
 
@@ -119,6 +120,17 @@ def test_existing_output_is_kept_unless_forced(he2st, sample: str, mean_bundle: 
     assert out.read_text(encoding="utf-8") == "precious"
     assert he2st(*command, "--force").code == 0
     assert anndata.read_h5ad(out).n_obs == 181
+
+
+def test_the_profile_of_a_slide_is_left_out(he2st, mean_bundle: Path, tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "scan.tif", tissue_image(600, 500), iccprofile=SCANNER)
+    found = []
+    for name, switch in (("a", "--icc"), ("b", "--no-icc")):
+        out = tmp_path / f"{name}.h5ad"
+        assert he2st("predict", slide, "--mpp", 0.5, "--model", mean_bundle, switch, "-o", out).code == 0
+        found.append(anndata.read_h5ad(out).uns["he2st"]["colours"])
+    assert found[0].startswith("icc-")
+    assert found[1] == "as stored"
 
 
 def test_slide_without_pixel_size(he2st, sample: str, mean_bundle: Path, tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
+from tests.tiny.slides import SCANNER, tissue_image, write_slide
 
 from napari_he2st.core.errors import OutputError, SlideError
 from napari_he2st.data.samples import sample_section
+from napari_he2st.engine import cohort
 from napari_he2st.engine.cohort import Job, read_jobs, run_jobs
 from napari_he2st.engine.train import train
 
@@ -63,6 +65,14 @@ def test_a_list_that_cannot_be_run_is_named(tmp_path: Path, text: str, match: st
 def test_a_slide_that_is_not_there_is_named(tmp_path: Path, bundle_folder: Path) -> None:
     with pytest.raises(SlideError, match="no such slide"):
         list(run_jobs([Job(str(tmp_path / "gone.svs"), str(bundle_folder), tmp_path / "x.h5ad")]))
+
+
+def test_profiles_are_left_out_of_a_list(jobs, tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "scan.tif", tissue_image(600, 500), iccprofile=SCANNER)
+    (tmp_path / "list.csv").write_text(f"slide,mpp\n{slide},0.5\n", encoding="utf-8")
+    (job,) = read_jobs(tmp_path / "list.csv", tmp_path, model=jobs[0].model, icc=False)
+    with cohort._opened(job)[1] as opened:
+        assert opened.colours == "as stored"
 
 
 def test_slides_are_predicted_one_after_the_other(jobs) -> None:

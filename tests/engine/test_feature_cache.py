@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -200,6 +203,56 @@ def test_many_writers_share_a_folder_and_the_first_value_stays(tmp_path: Path) -
     cache.clear()
     reader.refresh()
     assert not reader.has(xy).any()
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+import numpy as np
+from napari_he2st.engine.feature_cache import FeatureCache
+
+folder, number, n = Path(sys.argv[1]), int(sys.argv[2]), 3000
+cache = FeatureCache(folder, 3)
+print("ready", flush=True)
+sys.stdin.readline()
+for i in np.random.default_rng(number).permutation(n // 10) * 10:
+    xy = np.arange(i, i + 10, dtype=float)[:, None] * [1, 2]
+    cache.put(xy, np.repeat(xy[:, :1] + number / 10, 3, 1).astype(np.float32))
+    if i % 100 == 0:
+        cache.refresh()
+        found, known = cache.get(xy)
+        assert known.all() and np.isin(np.round(found[:, 0] - xy[:, 0], 1), [0, 0.1, 0.2]).all()
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_write_at_once_lose_and_mix_up_nothing(tmp_path: Path) -> None:
+    """Three of them put values of their own at the same places; one is killed on the way."""
+    folder, n = tmp_path / "features", 3000
+    command = [sys.executable, "-c", _WRITER, str(folder)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    writers = [subprocess.Popen([*command, str(number)], **pipes) for number in range(3)]
+    for writer in writers:
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    while not list(folder.glob(f"{writers[2].pid}-*.rows")) and writers[2].poll() is None:
+        time.sleep(0.001)
+    writers[2].kill()
+    assert [writer.communicate() and writer.returncode for writer in writers[:2]] == [0, 0]
+    writers[2].communicate()
+    xy = np.arange(n, dtype=float)[:, None] * [1, 2]
+    reader = FeatureCache(folder, 3)
+    reader.refresh()
+    found, known = reader.get(xy)
+    assert known.all()
+    whose = np.round((found[:, 0] - xy[:, 0]) * 10).astype(int)
+    assert set(whose) <= {0, 1, 2}
+    np.testing.assert_array_equal(found, np.repeat(xy[:, :1] + whose[:, None] / 10, 3, 1).astype(np.float32))
+    again = FeatureCache(folder, 3)
+    again.refresh()
+    np.testing.assert_array_equal(again.get(xy)[0], found)
 
 
 def test_a_cache_of_no_size_keeps_nothing_and_a_probe_does_not_count(slide, grid, encoded) -> None:

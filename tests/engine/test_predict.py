@@ -169,6 +169,8 @@ def test_the_cost_is_told_before_the_run(predictors, bundle_of, slide, grid) -> 
     assert cost.seconds > 0
     assert cost.memory_bytes == len(grid) * 3 * 4
     assert cost.disk_bytes == 2 * cost.memory_bytes  # its journal, and then its array
+    half = estimate(bundle_of(predictors.Colour), slide, grid, precision="float16")
+    assert half.disk_bytes == cost.memory_bytes + cost.memory_bytes // 2
 
 
 def test_an_empty_grid_and_an_unknown_device_are_refused(predictors, bundle_of, slide, grid) -> None:

@@ -16,7 +16,8 @@ from napari_he2st.zoo.base import Slide, Spots
 
 CPU = torch.device("cpu")
 USUAL = auto_batch_size(CPU)
-LONG = np.arange(30 * 16 * auto_workers(CPU) * 4, dtype=np.intp)
+WORKERS = auto_workers(CPU)
+SHORT, LONG = (np.arange(30 * WORKERS * n, dtype=np.intp) for n in (16 * 3, 16 * 3 + 64 * 2))
 
 
 def probed(monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], rows=LONG, unit=None) -> tuple[int, list]:
@@ -37,26 +38,35 @@ def probed(monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], rows=LONG
 
 @pytest.mark.parametrize(
     ("seconds", "best"),
-    [({4: 0.8, 8: 1.0, 16: 1.1}, 4), ({4: 1.2, 8: 1.0, 16: 0.7}, 16), ({4: 0.99, 8: 1.0, 16: 1.0}, USUAL)],
+    [
+        ({4: 0.8, 16: 1.0}, 4),
+        ({4: 1.2, 16: 1.0, 64: 0.7}, 64),
+        ({4: 1.2, 16: 1.0, 64: 1.1}, 16),
+        ({4: 1.0, 16: 0.99}, 4),
+    ],
 )
-def test_the_fastest_is_taken_unless_it_gains_next_to_nothing(monkeypatch, seconds, best) -> None:
+def test_sizes_are_tried_until_one_gains_next_to_nothing(monkeypatch, seconds, best) -> None:
     found, runs = probed(monkeypatch, seconds)
     assert found == best
+    assert {size for size, _ in runs} == set(seconds)
     assert sum(n for _, n in runs) * 30 <= len(LONG), "the probe is a small part of the run"
 
 
+def test_a_run_that_is_long_enough_for_the_first_step_makes_that_one(monkeypatch) -> None:
+    assert probed(monkeypatch, {4: 1.2, 16: 1.0}, rows=SHORT)[0] == 16
+
+
 def test_short_runs_and_spots_that_see_each_other_are_not_probed(monkeypatch) -> None:
-    fastest = {4: 0.1, 8: 1.0, 16: 1.0}
-    assert probed(monkeypatch, fastest, rows=LONG[:-1]) == (USUAL, [])
-    assert probed(monkeypatch, fastest, unit=Slide()) == (USUAL, [])
+    assert probed(monkeypatch, {}, rows=SHORT[:-1]) == (USUAL, [])
+    assert probed(monkeypatch, {}, unit=Slide()) == (USUAL, [])
 
 
 def test_a_long_run_of_a_real_model_is_probed_and_says_the_same(slide, grid, monkeypatch) -> None:
-    monkeypatch.setattr(probe, "_WORTH", 0)
+    monkeypatch.setattr(probe, "_WORTH", 1e-9)
     sizes = []
     plain = probe._seconds
     monkeypatch.setattr(probe, "_seconds", lambda run: sizes.append(len(run.plan[0].rows)) or plain(run))
     auto = np.concatenate([chunk.mean for chunk in predict(bundle_of(Colour), slide, grid, device="cpu")])
-    assert sorted(set(sizes)) == [4, 8, 16]
+    assert {4, 16} <= set(sizes)
     fixed = np.concatenate([c.mean for c in predict(bundle_of(Colour), slide, grid, device="cpu", batch_size=8)])
     np.testing.assert_allclose(auto, fixed, atol=1e-6)

@@ -12,6 +12,13 @@ import tifffile
 
 Kind = Literal["tiff", "svs", "ome"]
 
+SCANNER = bytes(
+    imagecodecs.cms_profile(
+        "rgb", whitepoint=[0.3127, 0.3290, 1.0], primaries=[0.64, 0.33, 1, 0.21, 0.71, 1, 0.15, 0.06, 1], gamma=1.8
+    )
+)
+"""A colour profile that is not sRGB."""
+
 
 def tissue_image(width: int = 600, height: int = 500, *, seed: int = 0) -> np.ndarray:
     """White glass with one textured, stained ellipse in the middle: uint8 (height, width, 3)."""

@@ -37,8 +37,10 @@ def is_slide(text: str) -> bool:
     return name is None and (is_slide_folder(path) if path.is_dir() else path.suffix.lower() != ".h5ad")
 
 
-def open_slide(text: str, *, mpp: float | None = None) -> Slide:
+def open_slide(text: str, *, mpp: float | None = None, icc: bool = True) -> Slide:
     """The slide that a path names, or the image of the measured section that ``PATH:NAME`` names.
+
+    Its colours are converted to sRGB by its ICC profile, if it has one and ``icc`` says so.
 
     Raises
     ------
@@ -49,11 +51,11 @@ def open_slide(text: str, *, mpp: float | None = None) -> Slide:
     from napari_he2st.data.slides import Slide
 
     if is_slide(text):
-        return Slide.open(text, mpp=mpp)
+        return Slide.open(text, mpp=mpp, icc=icc)
     section = open_section(text, mpp=mpp)
     if section.slide_path is None:
         raise SlideError("The section has no image", where=text, todo="Name the slide itself and pass --spots")
-    return Slide.open(section.slide_path, mpp=facts_of(section.adata)["mpp"], name=section.name)
+    return Slide.open(section.slide_path, mpp=facts_of(section.adata)["mpp"], icc=icc, name=section.name)
 
 
 def read_expression(text: str) -> AnnData:

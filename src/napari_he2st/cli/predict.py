@@ -85,6 +85,9 @@ def predict(
     stain: Annotated[
         Stain | None, typer.Option("--stain", help="Normalise the slide's stain first; by default as it was trained.")
     ] = None,
+    icc: Annotated[
+        bool, typer.Option("--icc/--no-icc", help="Convert colours to sRGB where the slide has an ICC profile.")
+    ] = True,
     store: Annotated[
         Path | None, typer.Option("--store", help="Folder that keeps the run, so that it can go on after a stop.")
     ] = None,
@@ -119,7 +122,7 @@ def predict(
     if slides is not None and slide is None:
         run = {"genes": panel, "device": device, "seed": seed, "options": options, "n_samples": samples}
         run["precision"] = precision
-        _predict_many(slides, output, model, scheduler, force=force, run=run)
+        _predict_many(slides, output, model, scheduler, icc=icc, force=force, run=run)
         return
     if slide is None or slides is not None or model is None:
         message = "Name a SLIDE and its --model, or a list with --slides"
@@ -130,7 +133,7 @@ def predict(
     if section is not None and mpp is None:  # the spots' positions are in pixels of this size
         mpp = facts_of(section.adata)["mpp"]
     try:
-        with open_slide(slide, mpp=mpp) as image, console.Bar() as bar:
+        with open_slide(slide, mpp=mpp, icc=icc) as image, console.Bar() as bar:
             given = read_given(image, nuclei=nuclei, cells=cells, measured=measured)
             bundle = load_or_fit(model, image, given, measured, seed=seed, device=device)
             if sees_bag(bundle.members[0]):
@@ -157,7 +160,7 @@ def predict(
             grid = tissue_grid(bundle, image, pitch, given) if section is None else _spots_of(section, image)
             if plan:
                 how: dict[str, Any] = {"region": area, "device": device, "genes": panel}
-                how |= {"n_samples": samples, "options": options}
+                how |= {"n_samples": samples, "options": options, "precision": precision}
                 console.print_fields(estimate(bundle, image, grid, given=given, **how).facts())
                 return
             adata = predict_slide(
@@ -213,13 +216,20 @@ def _spots_of(section: Section, slide: Slide) -> Grid:
 
 
 def _predict_many(
-    table: Path, folder: Path, model: str | None, scheduler: str | None, *, force: bool, run: dict[str, Any]
+    table: Path,
+    folder: Path,
+    model: str | None,
+    scheduler: str | None,
+    *,
+    icc: bool,
+    force: bool,
+    run: dict[str, Any],
 ) -> None:
     """Predict the slides of a list, and say of each when it is done."""
     from napari_he2st.core.atomic import check_output
     from napari_he2st.engine.cohort import read_jobs, run_jobs
 
-    jobs = read_jobs(table, folder, model=model)
+    jobs = read_jobs(table, folder, model=model, icc=icc)
     for job in jobs:
         check_output(job.output, force=force)
     try:

@@ -56,6 +56,8 @@ class Job:
         The h5ad file to write.
     mpp, pitch_um
         Pixel size and distance of spots, where they are not the slide's and the predictor's own.
+    icc
+        Whether colours are converted to sRGB by the slide's ICC profile.
     """
 
     slide: str
@@ -63,6 +65,7 @@ class Job:
     output: Path
     mpp: float | None = None
     pitch_um: float | None = None
+    icc: bool = True
 
     @property
     def store(self) -> Path:
@@ -70,7 +73,7 @@ class Job:
         return self.output.with_name(f"{self.output.name}.partial")
 
 
-def read_jobs(table: Path, folder: Path, *, model: str | None = None) -> list[Job]:
+def read_jobs(table: Path, folder: Path, *, model: str | None = None, icc: bool = True) -> list[Job]:
     """The jobs of a CSV file with a column ``slide`` and, where wanted, ``model``, ``output``, ``mpp``, ``pitch_um``.
 
     Parameters
@@ -81,6 +84,8 @@ def read_jobs(table: Path, folder: Path, *, model: str | None = None) -> list[Jo
         Where outputs go that the table does not name: the slide's name, and the model's where it has one.
     model
         The model of rows that name none.
+    icc
+        Whether colours are converted to sRGB by the slides' ICC profiles.
 
     Raises
     ------
@@ -108,7 +113,7 @@ def read_jobs(table: Path, folder: Path, *, model: str | None = None) -> list[Jo
                 f"A row has no number where one belongs ({error})", where=f"{table}, line {number}"
             ) from None
         jobs.append(
-            Job(slide if is_address(slide) else str(table.parent / slide), named, folder / output, mpp, pitch_um)
+            Job(slide if is_address(slide) else str(table.parent / slide), named, folder / output, mpp, pitch_um, icc)
         )
     if len({job.output for job in jobs}) < len(jobs):
         raise OutputError("Two rows would write the same file", where=table, todo="Add a column output")
@@ -176,7 +181,7 @@ def _opened(job: Job) -> tuple[Bundle, Slide, Grid, list[NDArray[np.intp]]]:
     bundle = load(job.model)
     if not (is_address(job.slide) or Path(job.slide).exists()):
         raise SlideError("There is no such slide", where=job.slide)
-    slide = Slide.open(job.slide, mpp=job.mpp)
+    slide = Slide.open(job.slide, mpp=job.mpp, icc=job.icc)
     grid = tissue_grid(bundle, slide, job.pitch_um)
     model = bundle.members[0]
     rows = np.arange(len(grid), dtype=np.intp)

@@ -20,7 +20,7 @@ _LOST = ("CUDA error", "MPS backend", "HIP error", "cuDNN error", "CUDNN")
 _FULL = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 """Parts of what torch says when memory runs out and it has no error of its own for that."""
 
-_AUTO_BATCH = {"cpu": 8, "mps": 64, "cuda": 256}
+_AUTO_BATCH = {"cpu": 4, "mps": 64, "cuda": 256}
 _MOST_WORKERS = 16
 
 

@@ -13,6 +13,7 @@ from napari_he2st.engine.features import NOTHING_GIVEN, Given
 from napari_he2st.engine.predict import gene_columns, rows_in_order
 from napari_he2st.engine.run import Runner, Settings
 from napari_he2st.engine.sampling import draws_of
+from napari_he2st.engine.shards import Precision
 from napari_he2st.engine.store import disk_bytes
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def estimate(
     n_samples: int | None = None,
     options: Mapping[str, Any] | None = None,
     given: Given = NOTHING_GIVEN,
+    precision: Precision = "float32",
     probe_tiles: int = 16,
 ) -> Estimate:
     """Expected cost of a run, from a timed probe of a few tiles of this slide."""
@@ -75,4 +77,5 @@ def estimate(
     per_tile = (time.perf_counter() - start) / done
     spread = len(bundle.members) * draws_of(bundle.members[0], n_samples) > 1
     memory = len(rows) * len(columns) * 4 * (2 if spread else 1)
-    return Estimate(len(rows), per_tile * len(rows), memory, disk_bytes(len(grid), len(columns), spread=spread))
+    disk = disk_bytes(len(grid), len(columns), spread=spread, precision=precision)
+    return Estimate(len(rows), per_tile * len(rows), memory, disk)

@@ -175,7 +175,7 @@ def _save_slide(session: Session, name: str, folder: Path, kept: set[str], quick
         _way(folder, Path(slide.path)) if local else "",
         slide.fingerprint,
         slide.mpp,
-        icc=slide.colours != "as stored",
+        icc=slide.profiled is not False,
         tissue=params,
         landmarks={side: np.asarray(xy).tolist() for side, xy in session.landmarks.get(name, {}).items()},
         regions=regions,

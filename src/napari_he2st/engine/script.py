@@ -97,7 +97,7 @@ def script_of(session: Session, name: str = "script.py") -> Script:
 def _slide_lines(item: SlideItem, variable: str) -> Iterator[str]:
     slide = item.slide
     path = str(slide.path.resolve()) if isinstance(slide.path, Path) else slide.path
-    icc = ", icc=False" if slide.colours == "as stored" else ""
+    icc = ", icc=False" if slide.profiled is False else ""
     yield f"\n{variable} = he.Slide.open({path!r}, mpp={slide.mpp!r}{icc}, name={item.name!r})"
     params = {} if item.mask is None else {k: item.mask.params[k] for k in _TISSUE if k in item.mask.params}
     yield f"tissue_of_{variable} = tissue_mask({_told([variable], params)})"

@@ -101,6 +101,12 @@ class Session:
         self.slides[slide].mask = mask
         self.slide_changed.emit(slide)
 
+    def set_profiled(self, slide: str, on: bool) -> None:
+        """Convert the colours of a slide by its ICC profile, or leave them as stored; its tissue is unknown then."""
+        item = self.slides[slide]
+        item.slide, item.mask = item.slide.by_profile(on), None
+        self.slide_changed.emit(slide)
+
     def set_nuclei(self, slide: str, nuclei: Nuclei) -> None:
         """Keep the nuclei of a slide, in place of those it had."""
         self.slides[slide].nuclei = nuclei
@@ -113,7 +119,7 @@ class Session:
         item = self.slides.pop(name)
         for kept in (self.regions, self._past_regions, self.landmarks):
             kept.pop(name, None)
-        item.slide.close()
+        item.slide.original.close()
         if self.slide == name:
             self.select(slide=next(iter(self.slides), None))
         self.slide_removed.emit(name)

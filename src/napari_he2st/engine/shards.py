@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 
 from napari_he2st.core.atomic import atomic_write
@@ -47,8 +48,6 @@ def create_array(path: Path, n_spots: int, n_genes: int, rows: int, precision: P
 
 def write_shard(array: Path, number: int, block: NDArray[np.float32]) -> None:
     """Write the rows of a shard, float32 (rows, genes), in the array's precision, aside and then in place."""
-    from google_crc32c import value as crc32c
-
     _, n_genes, rows, genes, dtype = _layout(array)
     n_chunks = -(-n_genes // genes)
     size = rows * genes * dtype.itemsize

@@ -20,13 +20,13 @@ import os
 import re
 import shutil
 import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 
 from napari_he2st.core.atomic import atomic_write
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     import zarr
 
 SHARD_ROWS = 16384
-_MAGIC = b"h2sj"
-_HEADER = struct.Struct("<4sIII")  # magic, rows, whether std follows the mean, crc32 of the body
+_MAGIC = b"h2sk"
+_HEADER = struct.Struct("<4sIII")  # magic, rows, whether std follows the mean, crc32c of the body
 _MANIFEST = "he2st-store.json"
 _BEGUN = re.compile(r"journal|lock|grid\.npz|expression|\.(grid|he2st-store)\.[0-9a-f]{8}\.(npz|json)")
 """What there may be before a manifest is written; aside files among it."""
@@ -217,15 +217,11 @@ class Store:
     ) -> None:
         arrays = [np.ascontiguousarray(rows, "<i8"), np.ascontiguousarray(mean, "<f4")]
         arrays += [] if std is None else [np.ascontiguousarray(std, "<f4")]
-        checksum = 0
-        for array in arrays:
-            checksum = zlib.crc32(array.data, checksum)
+        body = b"".join(array.data for array in arrays)
         if shard not in self._journals:
             self._journals[shard] = self._journal(shard).open("ab")
         journal = self._journals[shard]
-        journal.write(_HEADER.pack(_MAGIC, len(rows), std is not None, checksum))
-        for array in arrays:
-            journal.write(array.data)
+        journal.write(_HEADER.pack(_MAGIC, len(rows), std is not None, int(crc32c(body))) + body)
         journal.flush()
 
     def _replay(
@@ -242,7 +238,7 @@ class Store:
                 n_values = n * self._n_genes
                 size = n * 8 + n_values * 4 * (2 if has_std else 1)
                 body = stream.read(size) if magic == _MAGIC and n <= SHARD_ROWS else b""
-                if len(body) != size or zlib.crc32(body) != crc:
+                if len(body) != size or crc32c(body) != crc:
                     break
                 intact = stream.tell()
                 rows = np.frombuffer(body, "<i8", n)

@@ -194,6 +194,10 @@ class SlideLayers:
             self._drop(self._regions.pop(name).layer)
 
     def _slide_changed(self, name: str) -> None:
+        layer, slide = self._slides.get(name), self.session.slides[name].slide
+        if layer is not None and layer.metadata[METADATA]["slide"] is not slide:
+            layer.metadata[METADATA]["slide"] = slide
+            self.show_colours(name)
         if name in self._masks:
             self._drop(self._masks.pop(name))
             self.show_mask(name)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from napari_he2st.engine.estimate import Estimate
     from napari_he2st.engine.features import Given
     from napari_he2st.engine.session_items import Result
+    from napari_he2st.engine.shards import Precision
     from napari_he2st.zoo.base import Predictor
     from napari_he2st.zoo.bundle import Bundle
     from napari_he2st.zoo.manifest import Manifest
@@ -54,6 +55,8 @@ class Run:
         Those of the slide, or None.
     sampling
         ``n_samples``, ``seed`` and ``options``.
+    precision
+        Of the values that are kept in the store.
     """
 
     bundle: Bundle
@@ -65,6 +68,7 @@ class Run:
     stain: str | None = None
     nuclei: Nuclei | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    precision: Precision = "float32"
 
     @property
     def cells(self) -> Nuclei | None:
@@ -87,6 +91,7 @@ class Run:
         from napari_he2st.engine.predict import predict
 
         how: dict[str, Any] = {"device": self.device, "order": self.order, "store": self.store, "given": self._given}
+        how["precision"] = self.precision
         how["stain"] = keys.AS_STORED  # the slide has its colours already
         yield from predict(self.bundle, self._slide, self.grid, control=control, **how, **self.sampling)
 
@@ -95,7 +100,15 @@ class Run:
         from napari_he2st.engine.estimate import estimate
 
         drawn = {name: value for name, value in self.sampling.items() if name != "seed"}
-        return estimate(self.bundle, self._slide, self.grid, device=self.device, given=self._given, **drawn)
+        return estimate(
+            self.bundle,
+            self._slide,
+            self.grid,
+            device=self.device,
+            given=self._given,
+            precision=self.precision,
+            **drawn,
+        )
 
     def adata(self, result: Result, notes: Sequence[str] = ()) -> AnnData:
         """A result of this run in the schema, with what was said of the run; spots that were not reached are NaN."""
@@ -221,12 +234,17 @@ def whole_slide(bundle: Bundle, slide: Slide, device: str, stain: str | None, *,
 
 
 def store_folder(
-    bundle: Bundle, slide: Slide, pitch_um: float, stain: str | None = None, sampling: Mapping[str, Any] | None = None
+    bundle: Bundle,
+    slide: Slide,
+    pitch_um: float,
+    stain: str | None = None,
+    sampling: Mapping[str, Any] | None = None,
+    precision: Precision = "float32",
 ) -> Path:
     """Where a whole-slide run of these is kept, so that the same run finds it again."""
     folder = cache_folder() / "runs"
     folder.mkdir(exist_ok=True)
-    how = hashlib.sha256(json.dumps([stain, sampling], sort_keys=True).encode()).hexdigest()
+    how = hashlib.sha256(json.dumps([slide.colours, stain, sampling, precision], sort_keys=True).encode()).hexdigest()
     return folder / f"{slide.fingerprint[:16]}-{bundle.sha256[:16]}-{pitch_um:g}um-{how[:8]}"
 
 

@@ -24,13 +24,13 @@ class StainPanel(StainChoice):
     def __init__(self, dock: Dock) -> None:
         super().__init__()
         self._dock = dock
-        self._drawn: tuple[str, str] | None = None  # slide and method
+        self._drawn: tuple[str, str, str] | None = None  # slide, its own colours, method
         self.changed.connect(self.draw)
 
     def draw(self) -> None:
         """Draw the current slide in the chosen stain if that is previewed, and every other one as it is."""
         item, method = self._dock.session.current_slide, self.shown
-        wanted = None if item is None or method is None else (item.name, method)
+        wanted = None if item is None or method is None else (item.name, item.slide.colours, method)
         if wanted == self._drawn:
             return
         if self._drawn is not None:

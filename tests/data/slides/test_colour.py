@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import imagecodecs
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms
-from tests.tiny.slides import tissue_image, write_slide
+from tests.tiny.slides import SCANNER, tissue_image, write_slide
 
 from napari_he2st.data.slides import Slide, probe
 from napari_he2st.data.slides.colour import ToSrgb, profile_name, to_srgb
 
-SCANNER = bytes(
-    imagecodecs.cms_profile(
-        "rgb", whitepoint=[0.3127, 0.3290, 1.0], primaries=[0.64, 0.33, 1, 0.21, 0.71, 1, 0.15, 0.06, 1], gamma=1.8
-    )
-)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -56,6 +50,17 @@ def test_every_way_of_reading_gives_srgb(path: Path, image: np.ndarray) -> None:
         assert np.abs(batch.tiles[0] - wanted[68:132, 68:132]).max() <= 2
         assert np.abs(slide.thumbnail(300) - wanted).max() <= 2
         assert (slide.read(-50, -50, 20, 20, mpp=0.5) == 255).all()  # outside stays white
+
+
+def test_it_can_be_switched_on_an_open_slide(path: Path, image: np.ndarray, tmp_path: Path) -> None:
+    with Slide.open(path) as slide:
+        off = slide.by_profile(False)
+        assert (slide.profiled, off.profiled, off.original is slide) == (True, False, True)
+        assert (off.read(0, 0, 300, 200, mpp=0.5) == image).all()
+        assert off.by_profile(True).colours == slide.colours
+    with Slide.open(write_slide(tmp_path / "b.tif", image)) as slide:
+        assert slide.profiled is None
+        assert slide.by_profile(True).colours == "as stored"
 
 
 def test_it_can_be_left_out(path: Path, image: np.ndarray) -> None:

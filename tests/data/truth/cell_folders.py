@@ -20,6 +20,52 @@ H_AND_E = np.array([[1.6, 0.0, -40.0], [0.0, 1.6, 25.0], [0.0, 0.0, 1.0]])
 """From pixels of the H&E image to pixels of the morphology image."""
 
 
+def stereo_seq(folder: Path, *, bins: bool = True, cells: bool = True) -> Path:
+    """The output of SAW: N spots of the chip 30 and 40 bins apart per gene, and the same as cells; 500 nm apart."""
+    folder.mkdir(parents=True)
+    xy = (XY_UM * 2).astype(np.int64)
+    names = np.array(
+        [(f"ENSG0000000000{i}", gene) for i, gene in enumerate(GENES)], dtype=[("id", "S32"), ("s", "S32")]
+    )
+    if bins:
+        with h5py.File(folder / "C04042E2.tissue.gef", "w") as file:
+            gene, spot = np.nonzero(COUNTS.T)
+            records = np.zeros(len(gene), dtype=[("x", "<i4"), ("y", "<i4"), ("count", "u1")])
+            records["x"], records["y"], records["count"] = xy[spot, 0], xy[spot, 1], COUNTS.T[gene, spot]
+            group = file.create_group("geneExp/bin1")
+            expression = group.create_dataset("expression", data=records, chunks=True, compression="gzip")
+            facts = {"minX": xy[:, 0].min(), "minY": xy[:, 1].min(), "maxX": xy[:, 0].max(), "maxY": xy[:, 1].max()}
+            for name, value in {**facts, "resolution": 500}.items():
+                expression.attrs[name] = np.array([value], "<u4")
+            fields = [("geneID", "S64"), ("geneName", "S64"), ("offset", "<u4"), ("count", "<u4")]
+            table = np.zeros(len(GENES), dtype=fields)
+            table["geneID"], table["geneName"], table["count"] = names["id"], names["s"], np.bincount(gene)
+            table["offset"] = np.cumsum(table["count"]) - table["count"]
+            group["gene"] = table
+    if cells:
+        with h5py.File(folder / "C04042E2.adjusted.cellbin.gef", "w") as file:
+            file.attrs["resolution"] = np.array([500], "<u4")
+            spot, gene = np.nonzero(COUNTS)
+            records = np.zeros(len(gene), dtype=[("geneID", "<u4"), ("count", "<u2")])
+            records["geneID"], records["count"] = gene, COUNTS[spot, gene]
+            fields = [
+                ("id", "<u4"),
+                ("x", "<i4"),
+                ("y", "<i4"),
+                ("offset", "<u4"),
+                ("geneCount", "<u2"),
+                ("area", "<u2"),
+            ]
+            table = np.zeros(N, dtype=fields)
+            table["id"], table["x"], table["y"], table["area"] = np.arange(N) + 7, xy[:, 0], xy[:, 1], 320
+            table["geneCount"] = np.bincount(spot, minlength=N)
+            table["offset"] = np.cumsum(table["geneCount"]) - table["geneCount"]
+            genes = np.zeros(len(GENES), dtype=[("geneName", "S64"), ("offset", "<u4"), ("cellCount", "<u4")])
+            genes["geneName"] = names["s"]
+            file["cellBin/cell"], file["cellBin/gene"], file["cellBin/cellExp"] = table, genes, records
+    return folder
+
+
 def xenium(folder: Path, *, matrix: str = "h5", cells: str = "cells.parquet", aligned: bool = True) -> Path:
     """A Xenium output folder; the last cell has no counts, a control probe is in the matrix."""
     folder.mkdir(parents=True)

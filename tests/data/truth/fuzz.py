@@ -72,6 +72,8 @@ LAYOUTS: dict[str, Callable[[Path], object]] = {
     "xenium transcripts": lambda folder: mini.xenium(folder, matrix="transcripts", aligned=False),
     "cosmx": mini.cosmx,
     "merscope": mini.merscope,
+    "stereo_seq bins": lambda folder: mini.stereo_seq(folder, cells=False),
+    "stereo_seq cells": lambda folder: mini.stereo_seq(folder, bins=False),
     "cscc": _plain(collections.cscc),
     "breast_st": _plain(collections.breast_st),
     "olfactory_bulb": _plain(collections.olfactory_bulb),

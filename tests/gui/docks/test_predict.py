@@ -7,6 +7,7 @@ import pytest
 
 from napari_he2st.core.progress import Control
 from napari_he2st.core.types import Chunk, Region
+from napari_he2st.engine.store import read_manifest
 from napari_he2st.gui.docks.predict import PredictDock
 from napari_he2st.gui.docks.where_box import REGIONS, SPOTS, VIEW, WHOLE
 from napari_he2st.gui.prediction import Run
@@ -68,6 +69,25 @@ def test_the_whole_slide_is_predicted_and_finished(dock, qtbot):
     assert result.warnings == []
     assert dock.layers.result_layer(name).name == "ERBB2, log1p CP10k — predicted"
     assert dock.session.gene == "ERBB2"
+
+
+def test_what_is_kept_on_disk_is_kept_in_the_precision_that_is_chosen(dock, qtbot, monkeypatch, tmp_path):
+    monkeypatch.setenv("HE2ST_CACHE", str(tmp_path))
+    assert not dock.precision.isEnabled()
+    qtbot.waitUntil(lambda: "about" in dock.where.cost.text(), timeout=WAIT_MS)
+    assert "on disk" not in dock.where.cost.text()
+    dock.keep.setChecked(True)
+    assert "on disk" in dock.where.cost.text()
+    stores = []
+    for precision in ("float32", "float16"):
+        dock.precision.setCurrentText(precision)
+        qtbot.waitUntil(dock.run_button.isEnabled, timeout=WAIT_MS)
+        dock.run_button.click()
+        name = dock.session.result
+        qtbot.waitUntil(lambda name=name: dock.session.results[name].adata is not None, timeout=WAIT_MS)
+        (new,) = set((tmp_path / "runs").iterdir()) - set(stores)
+        stores.append(new)
+        assert read_manifest(new)["precision"] == precision
 
 
 def test_regions_and_view_narrow_the_plan(dock, qtbot):

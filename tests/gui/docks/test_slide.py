@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from tests.tiny.formats import write_ome_zarr
-from tests.tiny.slides import tissue_image, write_slide
+from tests.tiny.slides import SCANNER, tissue_image, write_slide
 
 from napari_he2st.gui.docks.slide import SlideDock
 
@@ -237,3 +237,33 @@ def test_a_section_and_its_slide_have_one_name(dock, qtbot, her2st):
     result = dock.session.current_result
     assert (result.name, result.slide, dock.layers.slide_layer(result.slide).name) == ("C5", "C5", "C5")
     assert list(result.adata.uns["spatial"]) == ["C5"]
+
+
+def test_only_the_pixel_size_of_a_slide_can_be_remembered(dock, qtbot, slide_file):
+    dock.ask_mpp("The section does not say it.", lambda mpp: None)
+    assert not dock.pixel_size.isHidden()
+    assert dock.pixel_size.remember_box.isHidden()
+    dock.open(slide_file)
+    qtbot.waitUntil(lambda: "tissue" in dock.pixel_size.question.text(), timeout=WAIT_MS)
+    assert not dock.pixel_size.remember_box.isHidden()
+
+
+def test_the_profile_of_a_slide_is_switched_where_it_has_one(dock, qtbot, slide_file, tmp_path):
+    image = tissue_image(600, 500)
+    dock.open(write_slide(tmp_path / "scan.tif", image, iccprofile=SCANNER), mpp=0.5)
+    qtbot.waitUntil(lambda: dock.session.slide == "scan" and not dock.busy, timeout=WAIT_MS)
+    assert dock.profile.isChecked()
+    assert not dock.profile.isHidden()
+    converted = np.asarray(dock.viewer.layers["scan"].data[0][:])
+    dock.profile.setChecked(False)
+    qtbot.waitUntil(lambda: dock.session.current_slide.mask is not None and not dock.busy, timeout=WAIT_MS)
+    assert dock.session.current_slide.slide.colours == "as stored"
+    stored = np.asarray(dock.viewer.layers["scan"].data[0][:])
+    assert np.abs(stored.astype(int) - converted).max() > 5
+    dock.profile.setChecked(True)
+    np.testing.assert_array_equal(dock.viewer.layers["scan"].data[0][:], converted)
+    qtbot.waitUntil(lambda: dock.session.current_slide.mask is not None and not dock.busy, timeout=WAIT_MS)
+    dock.session.remove_slide("scan")
+    dock.open(slide_file, mpp=0.5)
+    qtbot.waitUntil(lambda: dock.session.slide == "tissue" and not dock.busy, timeout=WAIT_MS)
+    assert dock.profile.isHidden()

@@ -118,8 +118,10 @@ class Slide:
         except SlideError:
             source.close()
             raise
-        profile = to_srgb(source.facts.icc) if icc else None
-        return cls(where, source, size, origin, () if profile is None else (profile,), name=name)
+        slide = cls(where, source, size, origin, name=name)
+        if icc and slide._profile is not None:
+            slide._recolour = (slide._profile,)
+        return slide
 
     def recoloured(self, recolour: Recolour) -> Slide:
         """The slide in other colours, such as those of another stain.
@@ -128,6 +130,25 @@ class Slide:
         """
         changes = (*self._recolour, recolour)
         return Slide(self.path, self._source, self.mpp, self.mpp_source, changes, self.original, self.name)
+
+    def by_profile(self, on: bool) -> Slide:
+        """The slide with its colours converted by its ICC profile, or as stored; shares the file as :meth:`recoloured`.
+
+        Of a slide that was recoloured otherwise, that is undone.
+        """
+        way = self._profile if on else None
+        changes = () if way is None else (way,)
+        return Slide(self.path, self._source, self.mpp, self.mpp_source, changes, self.original, self.name)
+
+    @property
+    def profiled(self) -> bool | None:
+        """Whether colours are converted by the file's ICC profile; None where it has none that changes them."""
+        way = self._profile
+        return None if way is None else way in self._recolour
+
+    @cached_property
+    def _profile(self) -> Recolour | None:
+        return self.original._profile if self._of is not None else to_srgb(self._source.facts.icc)
 
     @property
     def colours(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QWidget
 from superqt import QCollapsible
@@ -14,6 +14,7 @@ from napari_he2st.core.errors import He2stError
 from napari_he2st.core.progress import Control
 from napari_he2st.core.types import Chunk, Grid
 from napari_he2st.engine.session_items import Made, Result
+from napari_he2st.engine.store import disk_bytes
 from napari_he2st.gui import prediction
 from napari_he2st.gui.docks.base import Dock
 from napari_he2st.gui.docks.fit_box import FitBox
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from napari_he2st.engine.estimate import Estimate
     from napari_he2st.engine.session_items import SlideItem
+    from napari_he2st.engine.shards import Precision
     from napari_he2st.zoo.bundle import Bundle
 
 
@@ -79,6 +81,12 @@ class PredictDock(Dock):
         self.device.currentTextChanged.connect(self._costs_changed)
         self.keep = QCheckBox("Keep on disk, to go on after a stop")
         self.keep.setToolTip("Whole-slide runs are written to the cache folder; the same run goes on where it ended")
+        self.precision = Combo("Of the values on disk; float16 takes half the space and keeps three digits")
+        self.precision.addItems(["float32", "float16"])
+        self.precision.setEnabled(False)
+        self.keep.toggled.connect(self.precision.setEnabled)
+        self.keep.toggled.connect(lambda _: self._show_state())
+        self.precision.currentTextChanged.connect(lambda _: self._show_state())
         content = QWidget()
         form = QFormLayout(content)
         self.stain = StainPanel(self)
@@ -88,6 +96,8 @@ class PredictDock(Dock):
         self.sampling.changed.connect(self._costs_changed)
         form.addRow("Stain", self.stain)
         form.addRow(self.keep)
+        form.addRow("Kept as", self.precision)
+        self._options = form
         form.addRow(self.sampling)
         box.addWidget(content)
         return box
@@ -146,7 +156,8 @@ class PredictDock(Dock):
             self.stain.choose(bundle.manifest.stain or None)
         self.origin.show_doubts()
         self.live.setVisible(self._kind in (None, "spots"))
-        self.keep.setVisible(self._kind != "slide")
+        for row in (self.keep, self.precision):
+            self._options.setRowVisible(row, self._kind != "slide")
         self.sampling.show_model(None if bundle is None else bundle.members[0])
         self.where.show_kind(self._kind, None if bundle is None else bundle.manifest.pitch_um)
 
@@ -192,6 +203,7 @@ class PredictDock(Dock):
         """A run by what is chosen now."""
         device, stain = self.device.currentText(), self.stain.chosen
         sampling = self.sampling.values()
+        how["precision"] = self._precision
         return Run(bundle, item.slide, grid, device, stain=stain, nuclei=item.nuclei, sampling=sampling, **how)
 
     def _told(self) -> dict[str, Any]:
@@ -226,13 +238,23 @@ class PredictDock(Dock):
     def _cost_text(self, grid: Grid) -> str:
         if self._kind == "slide" or self._bundle is None:
             return "One result for the whole slide, and a map of what it rests on."
-        n_bytes = len(grid) * len(self._bundle.manifest.genes) * 4
-        size = f"{n_bytes / 2**20:,.0f} MiB" if n_bytes >= 2**20 else f"{n_bytes / 2**10:,.0f} KiB"
+        shape = len(grid), len(self._bundle.manifest.genes)
+        size = _size(shape[0] * shape[1] * 4)
         what = f"{len(grid):,} {'cells' if self._kind == 'cells' else 'tiles'}"
         if self._cost is None:
             return f"{what}, {size}; timing a few of them …"
         seconds = self._cost.seconds / max(self._cost.tiles, 1) * len(grid)
-        return f"{what}, about {duration(seconds)}, {size} in memory (and on disk, if kept)"
+        disk = f", {_size(disk_bytes(*shape, precision=self._precision))} on disk" if self._kept else ""
+        return f"{what}, about {duration(seconds)}, {size} in memory{disk}"
+
+    @property
+    def _kept(self) -> bool:
+        """Whether a run that is started now is kept on disk."""
+        return self.where.whole and self.keep.isChecked()
+
+    @property
+    def _precision(self) -> Precision:
+        return cast("Precision", self.precision.currentText())
 
     def _live_ready(self) -> tuple[Bundle, SlideItem, float, str, str | None] | None:
         """What predicts live: once the model has run on this slide, and while no other run goes on."""
@@ -270,9 +292,8 @@ class PredictDock(Dock):
         from napari_he2st.engine.results import result_facts
 
         whole = self.where.whole
-        kept = whole and self.keep.isChecked()
-        how = grid.pitch_um, self.stain.chosen, self.sampling.values()
-        store = prediction.store_folder(bundle, item.slide, *how) if kept else None
+        how = grid.pitch_um, self.stain.chosen, self.sampling.values(), self._precision
+        store = prediction.store_folder(bundle, item.slide, *how) if self._kept else None
         work = self._run_of(bundle, item, grid, order="raster" if whole else "centre", store=store)
         facts = {**result_facts(bundle), "warnings": doubts, "nuclei": work.cells}
         told = {**self.where.told(item.name), **self._told()}
@@ -317,3 +338,7 @@ class PredictDock(Dock):
     def _finished(self, name: str, text: str, adata: Any) -> None:
         self.session.finish(name, adata)
         self.say(text)
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 2**20:,.0f} MiB" if n_bytes >= 2**20 else f"{n_bytes / 2**10:,.0f} KiB"

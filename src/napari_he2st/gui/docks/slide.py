@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 from superqt import QCollapsible
+from superqt.utils import signals_blocked
 
 from napari_he2st.core.errors import MissingMppError
 from napari_he2st.engine.session_items import SlideItem
@@ -101,6 +102,11 @@ class SlideDock(Dock):
         self.mpp_button = QPushButton("Change pixel size…")
         self.mpp_button.setToolTip("State micrometres per pixel yourself; possible as long as there are no results")
         self.mpp_button.clicked.connect(lambda *_: self._ask_other_mpp())
+        self.profile = QCheckBox("Colours by its ICC profile")
+        self.profile.setToolTip(
+            "Convert colours to sRGB by the profile in the file, for display and prediction; off takes them as stored"
+        )
+        self.profile.toggled.connect(self._profile_switched)
         self.outline = QCheckBox("Show outline of the tissue")
         self.outline.setToolTip("Only tissue is predicted; check that the outline follows it")
         self.outline.toggled.connect(self._show_outline)
@@ -111,7 +117,7 @@ class SlideDock(Dock):
         details = QCollapsible("How tissue is found")
         details.addWidget(self.tissue)
         layout = QVBoxLayout(self.slide_box)
-        for widget in (self.facts, self.tissue_warning, self.outline, details):
+        for widget in (self.facts, self.profile, self.tissue_warning, self.outline, details):
             layout.addWidget(widget)
         row = QHBoxLayout()
         row.addWidget(self.mpp_button)
@@ -195,6 +201,9 @@ class SlideDock(Dock):
             return
         self.facts.show_facts(_slide_facts(item))
         self.mpp_button.setEnabled(all(r.slide != item.name for r in self.session.results.values()))
+        with signals_blocked(self.profile):
+            self.profile.setChecked(bool(item.slide.profiled))
+        self.profile.setVisible(item.slide.profiled is not None)
         warning = None if item.mask is None else item.mask.warning
         self.tissue_warning.setText(warning or "")
         self.tissue_warning.setVisible(bool(warning))
@@ -212,9 +221,19 @@ class SlideDock(Dock):
         self.question.ask_number(text, then)
         self.say("Waiting for the pixel size.")
 
+    def _profile_switched(self, on: bool) -> None:
+        item = self.session.current_slide
+        if item is not None:
+            self.session.set_profiled(item.name, on)
+            self._look_at(item)
+
     def _slide_added(self, name: str) -> None:
         self._show()
-        item = self.session.slides[name]
+        self._look_at(self.session.slides[name])
+
+    def _look_at(self, item: SlideItem) -> None:
+        """Find the tissue of a slide, and draw its overview."""
+        name = item.name
         self.with_mask(item, lambda _: self._show_outline(self.outline.isChecked()))
 
         def seen(thumbnail: NDArray[np.uint8]) -> None:

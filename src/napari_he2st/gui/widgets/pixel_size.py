@@ -81,10 +81,14 @@ class PixelSizeForm(QGroupBox):
         self.button.clicked.connect(lambda *_: self.chosen.emit(self.mpp.value()))
         self.preset.setCurrentIndex(1)
 
-    def ask(self, question: str, mpp: float | None = None, size: tuple[int, int] = (0, 0)) -> None:
-        """Show the form with its question about a slide of ``size`` pixels, from a pixel size if one is known."""
+    def ask(self, question: str, mpp: float | None = None, size: tuple[int, int] | None = None) -> None:
+        """Show the form with its question, from a pixel size if one is known.
+
+        Only what is asked of a slide, of ``size`` pixels, can be remembered: of a measured section the size is None.
+        """
         self.question.setText(question)
-        self._size = size
+        self._form.setRowVisible(self.remember_box, size is not None)
+        self._size = size or (0, 0)
         self.propose([])
         if mpp is not None:
             self.preset.setCurrentIndex(self.preset.findData("number"))
