@@ -67,7 +67,7 @@ class Session:
         self.spots: NDArray[np.bool_] | None = None
         self.regions: dict[str, list[Region]] = {}
         self._moves: dict[str, list[tuple[NDArray[np.float64], dict[str, Any]]]] = {}
-        self.comparison: Comparison | None = None
+        self.comparisons: dict[str, Comparison] = {}
         self.compared = ("", "")
         self.slide: str | None = None
         self.result: str | None = None
@@ -213,8 +213,7 @@ class Session:
     def _moved(self, name: str) -> None:
         result = self.results[name]
         result.grid = grid_of(result.adata)
-        if name in self.compared:
-            self.set_comparison(None)
+        self._forget_compared(name)
         self.result_moved.emit(name)
 
     def remove_result(self, name: str) -> None:
@@ -223,8 +222,7 @@ class Session:
         self._moves.pop(name, None)
         self.domains.pop(name, None)
         self._past_domains.pop(name, None)
-        if name in self.compared:
-            self.set_comparison(None)
+        self._forget_compared(name)
         if self.result == name:
             self.select(result=next(iter(self.results), None))
         self.result_removed.emit(name)
@@ -323,11 +321,33 @@ class Session:
             inside |= inside_polygon(found.grid.xy, region.polygon)
         return inside
 
+    @property
+    def comparison(self) -> Comparison | None:
+        """The comparison that is shown."""
+        return self.comparisons.get(self.compared[0])
+
     def set_comparison(self, comparison: Comparison | None, *, predicted: str = "", measured: str = "") -> None:
-        """Keep the last comparison, and the names of the two results that were compared."""
-        self.comparison = comparison
-        self.compared = (predicted, measured)
+        """Keep one comparison, and the names of the two results that were compared; None forgets all."""
+        self.set_comparisons({} if comparison is None else {predicted: comparison}, measured)
+
+    def set_comparisons(self, comparisons: dict[str, Comparison], reference: str) -> None:
+        """Keep comparisons of several results, by name, with one reference; the first of them is shown."""
+        self.comparisons = dict(comparisons)
+        self.compared = (next(iter(comparisons)), reference) if comparisons else ("", "")
         self.comparison_changed.emit()
+
+    def show_comparison(self, judged: str) -> None:
+        """Show another one of the comparisons that are kept."""
+        if judged in self.comparisons and judged != self.compared[0]:
+            self.compared = (judged, self.compared[1])
+            self.comparison_changed.emit()
+
+    def _forget_compared(self, name: str) -> None:
+        """Drop the comparisons that a result was part of."""
+        if name == self.compared[1]:
+            self.set_comparison(None)
+        elif name in self.comparisons:
+            self.set_comparisons({n: c for n, c in self.comparisons.items() if n != name}, self.compared[1])
 
     def select(self, **current: str | None) -> None:
         """Change the current ``slide``, ``result`` or ``gene``; announced once, and only if it changed."""

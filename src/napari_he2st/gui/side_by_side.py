@@ -170,7 +170,7 @@ def _label(layer: Image | Points) -> None:
 def _result(comparison: Comparison, title: str) -> Result:
     """What a map is drawn from; its values come with each gene."""
     values = comparison.measured if title == "measured" else comparison.predicted
-    scale = str(comparison.facts_measured["scale"])
+    scale = str(comparison.scale)
     kind: Literal["measured", "predicted"] = "measured" if title == "measured" else "predicted"
     scores = np.full(len(comparison.genes), np.nan, dtype=np.float32)
     return Result(title, kind, "", comparison.grid, comparison.genes, values, scale, scores)

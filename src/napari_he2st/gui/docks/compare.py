@@ -148,7 +148,7 @@ class CompareDock(Dock):
             comparison.measured[:, column],
             comparison.predicted[:, column],
             r=float(comparison.table["pcc"].iloc[column]),
-            unit=unit_of(comparison.facts_measured["scale"]),
+            unit=unit_of(comparison.scale),
         )
         if self.side_by_side.isChecked():
             self.layers.side_by_side.show_gene(gene)
