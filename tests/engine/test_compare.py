@@ -184,7 +184,7 @@ def test_the_report_needs_nothing_else_and_escapes_names(measured: AnnData, pred
     assert "<script>" not in page
     assert not re.search(r"(src|href)=['\"](?!data:)", page)
     assert "research use only" in page
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 5
     table = pd.read_csv(write_table(comparison, tmp_path / "genes.csv"))
     assert table["pcc"].max() == pytest.approx(comparison.table["pcc"].max(), abs=1e-5)
     with pytest.raises(OutputError, match="exists"):

@@ -98,6 +98,13 @@ class Matching:
             found[:, start : start + step] = mean if back is None else back(mean.astype(np.float32))
         return found
 
+    def members(self, side: int, spots: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which spots or cells of a grid make up some of the common spots, bool (size,)."""
+        inside = np.zeros(self.size[side], dtype=bool)
+        shares = self.shares[side]
+        inside[self.index[side][spots] if shares is None else shares[np.flatnonzero(spots)].indices] = True
+        return inside
+
     def labels(self, side: int, labels: Any) -> NDArray[np.object_]:
         """Label at each common spot: its own, or the one that covers most of it."""
         given = np.asarray(labels, dtype=object)

@@ -40,7 +40,8 @@ class Session:
     ``slide_added/slide_removed/slide_changed(name)``, ``result_added/result_removed(name)``,
     ``result_filled(name, rows)`` while a run goes on, ``result_finished(name)``, ``result_moved(name)``,
     ``domains_changed(result_name)``, ``regions_changed(slide_name)``, ``nuclei_changed(slide_name)``,
-    ``comparison_changed()``, ``selection_changed()`` when the current slide, result or gene changes,
+    ``comparison_changed()``, ``slide_registered(moving, fixed)``,
+    ``selection_changed()`` when the current slide, result or gene changes,
     ``spots_chosen()`` when spots of the current result are.
     """
 
@@ -56,6 +57,7 @@ class Session:
     regions_changed = Signal(str)
     nuclei_changed = Signal(str)
     comparison_changed = Signal()
+    slide_registered = Signal(str, str)
     selection_changed = Signal()
     spots_chosen = Signal()
 
@@ -67,6 +69,7 @@ class Session:
         self.spots: NDArray[np.bool_] | None = None
         self.regions: dict[str, list[Region]] = {}
         self._moves: dict[str, list[tuple[NDArray[np.float64], dict[str, Any]]]] = {}
+        self.registrations: dict[tuple[str, str], Transform] = {}
         self.comparisons: dict[str, Comparison] = {}
         self.compared = ("", "")
         self.slide: str | None = None
@@ -104,10 +107,17 @@ class Session:
             self.remove_result(result)
         item = self.slides.pop(name)
         self.regions.pop(name, None)
+        self.registrations = {pair: found for pair, found in self.registrations.items() if name not in pair}
         item.slide.close()
         if self.slide == name:
             self.select(slide=next(iter(self.slides), None))
         self.slide_removed.emit(name)
+
+    def register_slide(self, moving: str, fixed: str, transform: Transform) -> None:
+        """Keep how a slide comes to lie on another: from its micrometres (x, y) to those of the other."""
+        self.registrations[moving, fixed] = transform
+        self.registrations[fixed, moving] = transform.inverse()
+        self.slide_registered.emit(moving, fixed)
 
     # --- results
 

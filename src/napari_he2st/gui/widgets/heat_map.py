@@ -65,7 +65,8 @@ class HeatMap(Plot):
         self._image.setVisible(bool(counts.size))
         if counts.size <= _MOST_TEXTS:
             for (row, column), count in np.ndenumerate(counts):
-                text = pg.TextItem(f"{count:,}", color="black" if share[row, column] > 0.6 else "white", anchor=(0.5, 0.5))
+                ink = "black" if share[row, column] > 0.6 else "white"  # viridis ends in yellow
+                text = pg.TextItem(f"{count:,}", color=ink, anchor=(0.5, 0.5))
                 text.setPos(column + 0.5, row + 0.5)
                 self.addItem(text)
                 self._texts.append(text)
