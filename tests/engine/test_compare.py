@@ -54,13 +54,13 @@ def test_spots_are_paired_by_position_and_genes_by_name(measured: AnnData, predi
     result = compare(predicted, measured)
     assert result.summary["spots_matched"] == 40
     np.testing.assert_allclose(
-        predicted.obsm["spatial"][result.index_predicted] - 20, measured.obsm["spatial"][result.index_measured]
+        predicted.obsm["spatial"][result.matching.index[0]] - 20, measured.obsm["spatial"][result.matching.index[1]]
     )
     table = result.table.set_index("gene")
     assert set(table.index) == {"ERBB2", "CD3E", "FLAT"}
     expected = pearsonr(
-        np.asarray(predicted[:, "ERBB2"].X)[result.index_predicted, 0],
-        np.asarray(measured[:, "ERBB2"].X)[result.index_measured, 0],
+        np.asarray(predicted[:, "ERBB2"].X)[result.matching.index[0], 0],
+        np.asarray(measured[:, "ERBB2"].X)[result.matching.index[1], 0],
     ).statistic
     assert table.loc["ERBB2", "pcc"] == pytest.approx(expected, abs=1e-6)
     assert np.isnan(table.loc["FLAT", "pcc"])
@@ -77,8 +77,11 @@ def test_scores_on_a_training_section_are_called_so(measured: AnnData, predicted
 def test_what_cannot_be_compared_is_refused(measured: AnnData, predicted: AnnData) -> None:
     other = measured.copy()
     other.uns["he2st"]["scale"] = "counts"
-    with pytest.raises(SchemaError, match="different expression scales"):
+    with pytest.raises(SchemaError, match="different expression scales.*--convert"):
         compare(predicted, other)
+    other.uns["he2st"]["scale"] = "as_stored"
+    with pytest.raises(SchemaError, match="Read the measured counts again"):
+        compare(predicted, other, convert=True)
     far = measured.copy()
     far.obsm["spatial"] = far.obsm["spatial"] + 1e5
     with pytest.raises(TruthError, match="same slide"):
@@ -102,7 +105,7 @@ def test_genes_are_found_by_identifier_where_the_symbol_changed(measured: AnnDat
 
 def test_the_difference_is_predicted_minus_measured(measured: AnnData, predicted: AnnData) -> None:
     result = compare(predicted, measured)
-    expected = predicted[:, "ERBB2"].X[result.index_predicted] - measured[:, "ERBB2"].X[result.index_measured]
+    expected = predicted[:, "ERBB2"].X[result.matching.index[0]] - measured[:, "ERBB2"].X[result.matching.index[1]]
     np.testing.assert_allclose(result.difference("ERBB2"), expected[:, 0], rtol=1e-6)
     with pytest.raises(UnknownNameError, match="ERBB2"):
         result.difference("ERBB1")
@@ -181,8 +184,57 @@ def test_the_report_needs_nothing_else_and_escapes_names(measured: AnnData, pred
     assert "<script>" not in page
     assert not re.search(r"(src|href)=['\"](?!data:)", page)
     assert "research use only" in page
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 5
     table = pd.read_csv(write_table(comparison, tmp_path / "genes.csv"))
     assert table["pcc"].max() == pytest.approx(comparison.table["pcc"].max(), abs=1e-5)
     with pytest.raises(OutputError, match="exists"):
         write_report(comparison, tmp_path / "report.html")
+
+
+def test_counts_are_normalised_where_that_is_asked_for(measured: AnnData, predicted: AnnData) -> None:
+    counts = measured.copy()
+    counts.X = np.random.default_rng(2).poisson(5, counts.shape).astype(np.float32)
+    counts.uns["he2st"]["scale"] = "counts"
+    result = compare(predicted, counts, convert=True)
+    assert result.scale == "log1p_cp10k"
+    assert "raw counts of L" in result.warnings[0]
+    row, column = result.matching.index[1][0], list(counts.var_names).index("CD3E")
+    expected = np.log1p(1e4 * counts.X[row, column] / counts.X[row].sum())
+    assert result.measured[0, result.column("CD3E")] == pytest.approx(expected, rel=1e-5)
+
+
+def test_predicted_counts_are_compared_on_the_shared_panel(measured: AnnData, predicted: AnnData) -> None:
+    predicted.uns["he2st"]["scale"] = "counts"
+    predicted.X = np.random.default_rng(2).poisson(5, predicted.shape).astype(np.float32) - 1  # some below zero
+    result = compare(predicted, measured, convert=True)
+    assert result.scale == "log1p_cp10k_panel"
+    for values in (result.predicted, result.measured):
+        total = np.expm1(values.astype(np.float64)).sum(axis=1)
+        np.testing.assert_allclose(total[total > 0], 1e4, rtol=1e-3)
+    before = np.expm1(measured.X[result.matching.index[1]][:, [1, 0, 2]])  # CP10k of all genes: a factor per spot
+    ratio = np.expm1(result.measured)[:, [0]] / np.expm1(result.measured)[:, [1]]
+    np.testing.assert_allclose(ratio, before[:, [0]] / before[:, [1]], rtol=1e-3)
+
+
+def test_the_interval_holds_the_correlation(measured: AnnData, predicted: AnnData) -> None:
+    table = compare(predicted, measured).table.set_index("gene")
+    for gene in ("ERBB2", "CD3E"):
+        assert table.loc[gene, "pcc_low"] < table.loc[gene, "pcc"] < table.loc[gene, "pcc_high"]
+    assert np.isnan(table.loc["FLAT", "pcc_low"])
+
+
+def test_two_predictions_are_named(measured: AnnData, predicted: AnnData) -> None:
+    other = predicted.copy()
+    other.uns["he2st"]["bundle_title"] = "Other"
+    assert compare(predicted, measured).titles == ("predicted", "measured")
+    assert compare(other, predicted).titles == ("Other (predicted)", "L (predicted)")
+
+
+def test_the_residual_is_what_the_line_leaves(measured: AnnData, predicted: AnnData) -> None:
+    result = compare(predicted, measured)
+    slope, intercept = result.line("ERBB2")
+    column = result.column("ERBB2")
+    expected = result.predicted[:, column] - (slope * result.measured[:, column] + intercept)
+    np.testing.assert_allclose(result.residual("ERBB2"), expected, atol=1e-6)
+    assert abs(float(np.mean(result.residual("ERBB2")))) < 1e-6
+    assert np.isnan(result.line("FLAT")).all()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_he2st.core.types import Transform
 from napari_he2st.engine.compare import Comparison, compare
-from napari_he2st.gui.side_by_side import SideBySide
+from napari_he2st.gui.side_by_side import Second, SideBySide
 from napari_he2st.gui.workspace import layers_of, session_of
 
 pytestmark = pytest.mark.gui
@@ -45,11 +46,11 @@ def view(viewer) -> SideBySide:
 def test_pairs_come_first_and_the_rest_is_hidden(viewer, view, comparison, slide_layer):
     view.enter(comparison, slide_layer, "ERBB2")
     names = [layer.name for layer in viewer.layers]
-    assert names[1::2][:3] == ["ERBB2, measured", "ERBB2, predicted", "ERBB2, difference"]
-    assert all(layer.visible for layer in viewer.layers[:6])
+    assert names[1:9:3] == ["ERBB2, measured", "ERBB2, predicted", "ERBB2, difference"]
+    assert all(layer.visible for layer in viewer.layers[:9])
     assert not slide_layer.visible
     assert viewer.canvas.grid.enabled
-    assert (viewer.canvas.grid.stride, tuple(viewer.canvas.grid.shape)) == (2, (1, -1))
+    assert (viewer.canvas.grid.stride, tuple(viewer.canvas.grid.shape)) == (3, (1, -1))
     assert viewer.layers[0].data[0] is slide_layer.data[0]
 
 
@@ -64,7 +65,7 @@ def test_measured_and_predicted_share_limits_and_the_difference_is_symmetric(vie
 
 def test_the_difference_is_predicted_minus_measured(viewer, view, comparison, slide_layer):
     view.enter(comparison, slide_layer, "ERBB2")
-    shown = [layer.features["value"].to_numpy() for layer in viewer.layers[1:6:2]]
+    shown = [layer.features["value"].to_numpy() for layer in viewer.layers[1:9:3]]
     np.testing.assert_array_equal(shown[0], comparison.measured[:, 0])
     np.testing.assert_array_equal(shown[1], comparison.predicted[:, 0])
     np.testing.assert_array_equal(shown[2], shown[1] - shown[0])
@@ -95,7 +96,7 @@ def test_hidden_layers_stay_hidden(viewer, view, comparison, slide_layer):
 def test_entering_twice_leaves_one_set(viewer, view, comparison, slide_layer):
     view.enter(comparison, slide_layer, "ERBB2")
     view.enter(comparison, slide_layer, "GAPDH")
-    assert len(viewer.layers) == 9
+    assert len(viewer.layers) == 12
     view.leave()
     assert len(viewer.layers) == 3
 
@@ -106,4 +107,40 @@ def test_layers_the_user_deleted_are_no_trouble(viewer, view, comparison, slide_
     view.show_gene("GAPDH")
     view.leave()
     assert viewer.layers[0].name == "section"
+    assert len(viewer.layers) == 3
+
+
+def test_the_third_map_changes(viewer, view, comparison, slide_layer):
+    view.enter(comparison, slide_layer, "GAPDH")
+    view.show_third("residual")
+    assert viewer.layers[7].name == "GAPDH, residual"
+    np.testing.assert_allclose(viewer.layers[7].features["value"], comparison.residual("GAPDH"))
+    view.show_third("agreement")
+    np.testing.assert_allclose(
+        viewer.layers[7].features["value"], comparison.spots["pcc"].to_numpy(dtype=np.float32), equal_nan=True
+    )
+
+
+def test_a_picked_spot_is_marked_in_every_panel(viewer, view, comparison, slide_layer):
+    view.enter(comparison, slide_layer, "ERBB2")
+    view.mark(3)
+    expected = comparison.grid.xy[3][::-1] * comparison.grid.mpp
+    for ring in viewer.layers[2:9:3]:
+        np.testing.assert_allclose(ring.data, [expected])
+    view.mark(None)
+    assert len(viewer.layers[2].data) == 0
+
+
+def test_a_second_slide_is_a_panel_of_the_same_world(viewer, view, comparison, slide_layer):
+    angle = np.deg2rad(30)
+    matrix = np.array([[np.cos(angle), -np.sin(angle), 40], [np.sin(angle), np.cos(angle), -25], [0, 0, 1]])
+    second = Second("IHC", slide_layer, Transform(matrix))
+    view.enter(comparison, slide_layer, "ERBB2", second=second)
+    beside = viewer.layers[9]
+    assert beside.name == "IHC"
+    assert tuple(viewer.canvas.grid.shape) == (2, 2)
+    x, y = 120.0, 80.0  # pixels of the second slide, 0.5 µm each
+    world = beside.data_to_world((y, x))
+    np.testing.assert_allclose(world[::-1], matrix[:2, :2] @ [x * 0.5, y * 0.5] + matrix[:2, 2])
+    view.leave()
     assert len(viewer.layers) == 3

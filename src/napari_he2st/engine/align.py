@@ -84,6 +84,16 @@ def align(
     return _by_system(chosen, sections, slides, variant, seed, device, options, progress)
 
 
+def align_slides(
+    slides: Sequence[Slide], method: str = "phase", *, progress: Progress | None = None, **options: Any
+) -> list[Transform]:
+    """Transform of each slide into the first one's frame, by a generic method; see :func:`align`."""
+    chosen = find_method("alignment", method)
+    if chosen.entry is None:
+        raise He2stError(f"{method} aligns measured sections, not images", todo="Use phase, features or elastix")
+    return _by_images(chosen, slides, options, progress)
+
+
 def _by_images(
     method: Method, slides: Sequence[Slide | None], options: dict[str, Any], progress: Progress | None
 ) -> list[Transform]:

@@ -45,7 +45,8 @@ class Session:
     ``result_filled(name, rows)`` while a run goes on, ``result_finished(name)``, ``result_moved(name)``,
     ``domains_changed(result_name)``, ``regions_changed(slide_name)``, ``nuclei_changed(slide_name)``,
     ``landmarks_restored(slide_name)`` when they come from elsewhere than the window,
-    ``comparison_changed()``, ``selection_changed()`` when the current slide, result or gene changes,
+    ``comparison_changed()``, ``slide_registered(moving, fixed)``,
+    ``selection_changed()`` when the current slide, result or gene changes,
     ``spots_chosen()`` when spots of the current result are.
     """
 
@@ -62,6 +63,7 @@ class Session:
     nuclei_changed = Signal(str)
     landmarks_restored = Signal(str)
     comparison_changed = Signal()
+    slide_registered = Signal(str, str)
     selection_changed = Signal()
     spots_chosen = Signal()
 
@@ -75,7 +77,8 @@ class Session:
         self._past_regions: dict[str, list[list[Region]]] = {}
         self.landmarks: dict[str, dict[str, NDArray[np.float64]]] = {}
         self._moves: dict[str, list[tuple[NDArray[np.float64], dict[str, Any], pd.Series | None]]] = {}
-        self.comparison: Comparison | None = None
+        self.registrations: dict[tuple[str, str], Transform] = {}
+        self.comparisons: dict[str, Comparison] = {}
         self.compared = ("", "")
         self.slide: str | None = None
         self.result: str | None = None
@@ -119,10 +122,17 @@ class Session:
         item = self.slides.pop(name)
         for kept in (self.regions, self._past_regions, self.landmarks):
             kept.pop(name, None)
+        self.registrations = {pair: found for pair, found in self.registrations.items() if name not in pair}
         item.slide.original.close()
         if self.slide == name:
             self.select(slide=next(iter(self.slides), None))
         self.slide_removed.emit(name)
+
+    def register_slide(self, moving: str, fixed: str, transform: Transform) -> None:
+        """Keep how a slide comes to lie on another: from its micrometres (x, y) to those of the other."""
+        self.registrations[moving, fixed] = transform
+        self.registrations[fixed, moving] = transform.inverse()
+        self.slide_registered.emit(moving, fixed)
 
     # --- results
 
@@ -253,8 +263,7 @@ class Session:
     def _moved(self, name: str) -> None:
         result = self.results[name]
         result.grid, result.file = grid_of(result.adata), None
-        if name in self.compared:
-            self.set_comparison(None)
+        self._forget_compared(name)
         self.result_moved.emit(name)
 
     def remove_result(self, name: str) -> None:
@@ -263,8 +272,7 @@ class Session:
         self._moves.pop(name, None)
         self.domains.pop(name, None)
         self._past_domains.pop(name, None)
-        if name in self.compared:
-            self.set_comparison(None)
+        self._forget_compared(name)
         if self.result == name:
             self.select(result=next(iter(self.results), None))
         self.result_removed.emit(name)
@@ -385,11 +393,33 @@ class Session:
             inside |= inside_polygon(found.grid.xy, region.polygon)
         return inside
 
+    @property
+    def comparison(self) -> Comparison | None:
+        """The comparison that is shown."""
+        return self.comparisons.get(self.compared[0])
+
     def set_comparison(self, comparison: Comparison | None, *, predicted: str = "", measured: str = "") -> None:
-        """Keep the last comparison, and the names of the two results that were compared."""
-        self.comparison = comparison
-        self.compared = (predicted, measured)
+        """Keep one comparison, and the names of the two results that were compared; None forgets all."""
+        self.set_comparisons({} if comparison is None else {predicted: comparison}, measured)
+
+    def set_comparisons(self, comparisons: dict[str, Comparison], reference: str) -> None:
+        """Keep comparisons of several results, by name, with one reference; the first of them is shown."""
+        self.comparisons = dict(comparisons)
+        self.compared = (next(iter(comparisons)), reference) if comparisons else ("", "")
         self.comparison_changed.emit()
+
+    def show_comparison(self, judged: str) -> None:
+        """Show another one of the comparisons that are kept."""
+        if judged in self.comparisons and judged != self.compared[0]:
+            self.compared = (judged, self.compared[1])
+            self.comparison_changed.emit()
+
+    def _forget_compared(self, name: str) -> None:
+        """Drop the comparisons that a result was part of."""
+        if name == self.compared[1]:
+            self.set_comparison(None)
+        elif name in self.comparisons:
+            self.set_comparisons({n: c for n, c in self.comparisons.items() if n != name}, self.compared[1])
 
     def select(self, **current: str | None) -> None:
         """Change the current ``slide``, ``result`` or ``gene``; announced once, and only if it changed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QFormLayout, QLabel, QTabl
 
 from napari_he2st.core.errors import He2stError
 from napari_he2st.core.progress import Control
+from napari_he2st.core.types import Transform
 from napari_he2st.engine.align import SPATIAL_3D, align, quality, stack
 from napari_he2st.gui.colours import domain_colour
 from napari_he2st.gui.docks.base import Dock
@@ -93,12 +95,16 @@ class StackDock(Dock):
             self.spacing.value(),
             name="Aligning sections",
             control=Control(),
-            on_done=self._aligned,
+            on_done=partial(self._aligned, [result.slide for result in results]),
             on_end=lambda: self.button.setEnabled(True),
         )
 
-    def _aligned(self, found: tuple[AnnData, pd.DataFrame]) -> None:
+    def _aligned(self, slides: list[str], found: tuple[AnnData, pd.DataFrame]) -> None:
         self.stacked, table = found
+        matrices = list(self.stacked.uns["he2st_stack"]["matrices"].values())
+        for slide, matrix in zip(slides[1:], matrices[1:], strict=True):
+            if slide != slides[0] and slide in self.session.slides:
+                self.session.register_slide(slide, slides[0], Transform(matrix, {"how": "the Stack dock"}))
         self.table.setRowCount(len(table))
         for row, values in enumerate(table.to_dict("records")):
             texts = [str(values["pair"])]
