@@ -22,6 +22,7 @@ from napari_he2st.core.geometry import inside_polygon
 from napari_he2st.core.schema import facts_of, grid_of
 from napari_he2st.core.types import Chunk, Domains, Grid, Nuclei, Region, Transform
 from napari_he2st.data.truth.fit import Warp, move
+from napari_he2st.engine.gene_marks import GeneMarks
 from napari_he2st.engine.segment import write_domains
 from napari_he2st.engine.session_items import DENSE_BYTES, Result, SlideItem, first_gene
 
@@ -72,6 +73,7 @@ class Session:
         self.slide: str | None = None
         self.result: str | None = None
         self.gene: str | None = None
+        self.marks = GeneMarks()
 
     # --- slides
 
@@ -340,6 +342,8 @@ class Session:
             setattr(self, key, value)
         if "result" in changed and self.spots is not None:
             self.choose_spots(None)
+        if "gene" in changed:
+            self.marks.see(self.gene)
         if changed:
             self.selection_changed.emit()
 

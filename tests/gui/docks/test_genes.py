@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
-from qtpy.QtCore import Qt
-from qtpy.QtTest import QTest
+from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
+import pytest
+from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
+from qtpy.QtGui import QDropEvent
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication, QDialogButtonBox
+
+from napari_he2st.engine.gene_marks import GeneMarks
 from napari_he2st.gui.docks.genes import GenesDock
+from napari_he2st.gui.gene_list_dialog import GeneListDialog
 from napari_he2st.gui.workspace import layers_of
 
 pytestmark = pytest.mark.gui
@@ -79,6 +86,88 @@ def test_search_narrows_the_table(dock, fill, qtbot):
     genes.search.setText("nothing")
     qtbot.waitUntil(lambda: genes.table.genes.rowCount() == 0)
     assert "No gene matches" in genes.status.text.text()
+
+
+def test_genes_are_found_by_their_everyday_name(dock, fill, qtbot):
+    fill()
+    genes = dock()
+    genes.search.setText("her2")
+    qtbot.waitUntil(lambda: genes.table.genes.names() == ["ERBB2"])
+
+
+def test_a_pasted_list_is_what_is_shown_and_counted(dock, fill, qtbot):
+    fill()
+    genes = dock()
+    QApplication.clipboard().setText("gene\nHER2\nmt-co1\nCD8A\n")
+    qtbot.keyClick(genes.table, Qt.Key.Key_V, Qt.KeyboardModifier.ControlModifier)
+    assert genes.table.genes.names() == ["ERBB2", "MT-CO1"]
+    assert genes.status.text.text() == "2 of 3 genes found. Not found: CD8A"
+    assert genes.gene_list.which.currentText() == "List (2)"
+    genes.gene_list.which.setCurrentIndex(0)
+    genes.gene_list.which.activated.emit(0)
+    assert genes.table.genes.rowCount() == 3
+
+
+def test_a_dropped_file_is_a_list(dock, fill, tmp_path):
+    fill()
+    genes = dock()
+    file = tmp_path / "genes.csv"
+    file.write_text("symbol,score\nGAPDH,1\nACTB,2\n")
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(file))])
+    event = QDropEvent(
+        QPointF(5, 5), Qt.DropAction.CopyAction, data, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    )
+    genes.gene_list.dropEvent(event)
+    assert genes.table.genes.names() == ["GAPDH"]
+
+
+def test_the_dialog_gives_a_list(dock, fill, qtbot):
+    fill()
+    genes = dock()
+    qtbot.keyClick(genes.table, Qt.Key.Key_L)
+    (dialog,) = genes.findChildren(GeneListDialog)
+    dialog.text.setPlainText("GAPDH; ERBB2")
+    dialog.findChild(QDialogButtonBox).button(QDialogButtonBox.StandardButton.Ok).click()
+    assert genes.table.genes.names() == ["ERBB2", "GAPDH"]
+
+
+def test_a_starred_gene_is_a_favourite_from_now_on(dock, fill, qtbot, session):
+    fill()
+    session.select(result="run", gene="GAPDH")
+    genes = dock()
+    qtbot.keyClick(genes.table, Qt.Key.Key_S)
+    assert cell(genes, "GAPDH", 0) == "★ GAPDH"
+    assert GeneMarks().favourites == ["GAPDH"]
+    genes.gene_list.which.setCurrentIndex(1)
+    genes.gene_list.which.activated.emit(1)
+    assert genes.table.genes.names() == ["GAPDH"]
+    genes.gene_list.star.click()
+    assert session.marks.favourites == []
+    assert genes.table.genes.rowCount() == 0
+
+
+def test_recently_seen_genes_are_listed(dock, fill, session):
+    fill()
+    session.select(result="run", gene="GAPDH")
+    session.select(gene="MT-CO1")
+    genes = dock()
+    genes.gene_list.which.setCurrentIndex(2)
+    genes.gene_list.which.activated.emit(2)
+    assert set(genes.table.genes.names()) >= {"GAPDH", "MT-CO1"}
+    assert session.marks.recent[:2] == ["MT-CO1", "GAPDH"]
+
+
+def test_correlation_with_measured_is_a_column_once_compared(dock, fill, session, qtbot):
+    fill()
+    session.select(result="run", gene="GAPDH")
+    genes = dock()
+    table = pd.DataFrame({"gene": ["GAPDH", "ERBB2"], "pcc": [0.25, 0.75]})
+    session.set_comparison(SimpleNamespace(table=table), predicted="run", measured="spots")
+    titles = [column.title for column in genes.table.genes.columns]
+    assert cell(genes, "ERBB2", titles.index("measured r")) == "0.75"
+    assert cell(genes, "MT-CO1", titles.index("measured r")) == "–"
+    qtbot.waitUntil(lambda: "Moran" in [column.title for column in genes.table.genes.columns], timeout=20_000)
 
 
 def test_a_gene_outside_the_panel_is_named(dock, fill, session):
@@ -185,7 +274,7 @@ def test_genes_are_ranked_by_their_pattern(dock, session, slide, square_grid, me
     values[:, 2] += grid.index[:, 0]
     session.add_adata(measured(grid, values, ["NOISE", "MORE", "GRADIENT"]), slide.name)
     genes = dock()
-    genes.rank.click()
-    qtbot.waitUntil(lambda: "Moran" in [column.title for column in genes.table.genes.columns], timeout=20_000)
+    genes.gene_list.rank.click()
+    qtbot.waitUntil(lambda: "Geary" in [column.title for column in genes.table.genes.columns], timeout=20_000)
     assert genes.table.genes.names()[0] == "GRADIENT"
     assert float(cell(genes, "GRADIENT", 3)) > 0.8

@@ -19,7 +19,8 @@ from napari_he2st.engine.report import write_report, write_table
 from napari_he2st.engine.session_items import Result
 from napari_he2st.gui.docks.base import Dock
 from napari_he2st.gui.gene_map import unit_of
-from napari_he2st.gui.widgets.gene_table import Column, GeneTable
+from napari_he2st.gui.widgets.gene_model import Column
+from napari_he2st.gui.widgets.gene_table import GeneTable
 from napari_he2st.gui.widgets.result_chooser import ResultChooser
 from napari_he2st.gui.widgets.save_dialog import ask_where
 from napari_he2st.gui.widgets.scatter import Scatter
