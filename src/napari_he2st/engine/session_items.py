@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 
+from napari_he2st.core.expression import unit_of
 from napari_he2st.core.types import Grid, Nuclei
 
 if TYPE_CHECKING:
@@ -30,6 +31,25 @@ class SlideItem:
     slide: Slide
     mask: TissueMask | None = None
     nuclei: Nuclei | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Derived:
+    """A map computed from the genes of a result.
+
+    Attributes
+    ----------
+    values
+        float32, shape (spots,); NaN where it is not known.
+    unit
+        As legends have it.
+    made_of
+        How it was made and of which genes, for tooltips and provenance.
+    """
+
+    values: NDArray[np.float32]
+    unit: str
+    made_of: str
 
 
 @dataclass(eq=False)
@@ -65,6 +85,8 @@ class Result:
         The predictor it was made with in this session, or None.
     nuclei
         Nuclei that are its spots, by the number in ``grid.index``, or None.
+    derived
+        Maps that were computed from its genes, such as scores of signatures, by their names.
     """
 
     name: str
@@ -80,6 +102,15 @@ class Result:
     std: NDArray[np.float32] | None = None
     bundle: Bundle | None = None
     nuclei: Nuclei | None = None
+    derived: dict[str, Derived] = field(default_factory=dict)
+
+    def shows(self, label: str) -> bool:
+        """Whether there is a gene or a derived map of that name."""
+        return label in self.derived or label in self._index
+
+    def unit(self, label: str) -> str:
+        """Unit of a gene or derived map, as legends have it."""
+        return self.derived[label].unit if label in self.derived else unit_of(self.scale)
 
     @property
     def title(self) -> str:
@@ -87,7 +118,9 @@ class Result:
         return f"{self.name} ({self.kind})"
 
     def column(self, gene: str) -> NDArray[np.float32]:
-        """Values of one gene, float32, shape (spots,); NaN everywhere if it is not in the panel."""
+        """Values of a gene or derived map, float32, shape (spots,); NaN everywhere if there is none."""
+        if gene in self.derived:
+            return self.derived[gene].values
         index = self._index.get(gene)
         if index is None:
             return np.full(len(self.grid), np.nan, dtype=np.float32)

@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from napari.layers import Image, Points
 from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QDialogButtonBox
+from qtpy.QtWidgets import QApplication, QDialogButtonBox, QToolButton
 
 from napari_he2st.engine.gene_marks import GeneMarks
 from napari_he2st.gui.docks.genes import GenesDock
@@ -211,6 +212,90 @@ def test_colours_and_opacity_reach_the_layer(dock, fill, viewer, session):
     display.opacity.setValue(40)
     layer = layers_of(viewer).result_layer("run")
     assert (layer.colormap.name, layer.opacity) == ("cividis", 0.4)
+
+
+def test_low_values_can_be_hidden(dock, fill, viewer, session):
+    fill()
+    session.select(result="run", gene="ERBB2")
+    display = dock().display
+    values = session.results["run"].column("ERBB2")
+    display.hide_low.setChecked(True)
+    display.threshold.setValue(2.0)
+    layer = layers_of(viewer).result_layer("run")
+    assert np.isfinite(layer.data).sum() == (values >= 2.0).sum()
+    session.select(gene="GAPDH")
+    assert np.isfinite(layer.data).sum() == (session.results["run"].column("GAPDH") >= 2.0).sum()
+    display.hide_low.setChecked(False)
+    assert np.isfinite(layer.data).all()
+
+
+def test_hidden_points_are_transparent(dock, fill, viewer, session):
+    fill()
+    session.select(result="spots", gene="ERBB2")
+    display = dock().display
+    display.hide_low.setChecked(True)
+    display.threshold.setValue(1.0)
+    layer, values = layers_of(viewer).result_layer("spots"), session.results["spots"].column("ERBB2")
+    np.testing.assert_array_equal(layer.face_color[:, 3] > 0, values >= 1.0)
+
+
+def test_a_smooth_map_looks_like_the_spots_and_back(dock, fill, viewer, session):
+    fill()
+    session.select(result="spots", gene="ERBB2")
+    genes, layers = dock(), layers_of(viewer)
+    layers.set_colormap("spots", "cividis")
+    genes.display.high.setValue(3.5)
+    genes.display.smooth.setChecked(True)
+    smooth = layers.result_layer("spots")
+    assert isinstance(smooth, Image)
+    assert (smooth.colormap.name, smooth.contrast_limits[1]) == ("cividis", 3.5)
+    assert smooth.name == "ERBB2, log1p CP10k — measured"
+    session.select(gene="GAPDH")
+    assert layers.shown("spots") == "GAPDH"
+    genes.display.smooth.setChecked(False)
+    assert isinstance(layers.result_layer("spots"), Points)
+    assert smooth not in viewer.layers
+    session.select(result="run")
+    genes.display.smooth.setChecked(True)
+    assert layers.result_layer("run").interpolation2d == "linear"
+
+
+def test_keys_move_the_limits(dock, fill, qtbot, viewer, session):
+    fill()
+    session.select(result="run", gene="ERBB2")
+    genes, layers = dock(), layers_of(viewer)
+    qtbot.waitUntil(lambda: genes.display.histogram.counts.sum() > 0)
+    low, high = layers.limits("run")
+    qtbot.keyClick(genes.display.histogram, Qt.Key.Key_Left)
+    assert layers.limits("run")[0] == low
+    assert layers.limits("run")[1] < high
+    qtbot.keyClick(genes.display.histogram, Qt.Key.Key_Right, Qt.KeyboardModifier.ShiftModifier)
+    assert layers.limits("run")[0] > low
+
+
+def test_several_genes_in_one_picture(dock, fill, qtbot, viewer, session):
+    fill()
+    session.select(result="run", gene="ERBB2")
+    genes, layers = dock(), layers_of(viewer)
+    qtbot.keyClick(genes.table, Qt.Key.Key_Plus)
+    session.select(gene="GAPDH")
+    genes.blend.add.click()
+    genes.blend.add.click()
+    assert genes.blend.genes == ["ERBB2", "GAPDH"]
+    layer = layers.blend("run").layer
+    assert layer.name == "ERBB2 (blue) + GAPDH (yellow) — predicted"
+    assert layer.visible
+    assert not layers.result_layer("run").visible
+    session.select(result="spots")
+    assert not layer.visible
+    assert genes.blend.genes == []
+    session.select(result="run")
+    assert layer.visible
+    genes.blend.findChildren(QToolButton)[0].click()
+    assert len(genes.blend.genes) == 1
+    genes.blend.clear.click()
+    assert layers.result_layer("run").visible
+    assert not layer.visible
 
 
 def test_choosing_a_result_shows_it_alone(dock, fill, viewer, session):

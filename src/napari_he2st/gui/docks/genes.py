@@ -14,12 +14,14 @@ from superqt.utils import qdebounced
 from napari_he2st.core import keys
 from napari_he2st.engine.session_items import Result
 from napari_he2st.gui.docks.base import Dock
+from napari_he2st.gui.docks.blend_box import BlendBox
 from napari_he2st.gui.docks.gene_list_box import LIST_KEY, LOW_SCORE, STAR_KEY, GeneListBox
 from napari_he2st.gui.extremes import ExtremesDialog
 from napari_he2st.gui.gene_map import legend
 from napari_he2st.gui.matches import MatchesDialog
 from napari_he2st.gui.regions import RegionsDialog
 from napari_he2st.gui.widgets.display import MapDisplay
+from napari_he2st.gui.widgets.fold import Fold
 from napari_he2st.gui.widgets.result_chooser import ResultChooser
 
 if TYPE_CHECKING:
@@ -47,6 +49,9 @@ class GenesDock(Dock):
         self.spread.setToolTip("A second map: the standard deviation over random draws and members of an ensemble")
         self.spread.toggled.connect(self._show_spread)
         self.display = MapDisplay(self.layers)
+        self.blend = BlendBox(self)
+        tip = "Up to four genes, each in a colour of its own"
+        several = Fold("&Genes in one picture", self.blend, tip)
         hint = QLabel(f"Hold {HIDE_KEY}: slide without maps. {STAR_KEY}: star. {LIST_KEY}: list. /: find.")
         hint.setWordWrap(True)
         hint.setToolTip("H works while the picture or the gene table has the keyboard, the others in the table")
@@ -55,11 +60,12 @@ class GenesDock(Dock):
             LIST_KEY: self.gene_list.ask_list,
             "P": self.gene_list.measure_patterns,
             "/": self.search.setFocus,
+            "+": self.blend.add_gene,
         }
         for widget in (self.chooser, self.note):
             self.body.addWidget(widget)
         self.body.addWidget(self.gene_list, 1)
-        for widget in (self.facts, self.spread, self.display, hint):
+        for widget in (self.facts, self.spread, self.display, several, hint):
             self.body.addWidget(widget)
         tip = "Name and class drawn regions, measure the current gene in them, compare two of them"
         self.regions = self.add_button("Regions…", tip, lambda: RegionsDialog(self.layers, self).show())
@@ -89,6 +95,7 @@ class GenesDock(Dock):
         self._show_facts()
         self._offer_spread(result)
         self.display.show_result(result)
+        self.blend.follow()
 
     def _offer_spread(self, result: Result | None) -> None:
         layer = None if result is None else self.layers.spread_layer(result.name)
