@@ -24,7 +24,7 @@ from napari_he2st.core.types import Chunk, Domains, Grid, Nuclei, Region, Transf
 from napari_he2st.data.truth.fit import Warp, move
 from napari_he2st.engine.gene_marks import GeneMarks
 from napari_he2st.engine.segment import write_domains
-from napari_he2st.engine.session_items import DENSE_BYTES, Result, SlideItem, first_gene
+from napari_he2st.engine.session_items import DENSE_BYTES, Derived, Result, SlideItem, first_gene
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -42,7 +42,8 @@ class Session:
     ``result_filled(name, rows)`` while a run goes on, ``result_finished(name)``, ``result_moved(name)``,
     ``domains_changed(result_name)``, ``regions_changed(slide_name)``, ``nuclei_changed(slide_name)``,
     ``comparison_changed()``, ``selection_changed()`` when the current slide, result or gene changes,
-    ``spots_chosen()`` when spots of the current result are.
+    ``spots_chosen()`` when spots of the current result are, ``derived_changed(result_name)`` when a map is added to
+    a result or taken away.
     """
 
     slide_added = Signal(str)
@@ -59,6 +60,7 @@ class Session:
     comparison_changed = Signal()
     selection_changed = Signal()
     spots_chosen = Signal()
+    derived_changed = Signal(str)
 
     def __init__(self) -> None:
         self.slides: dict[str, SlideItem] = {}
@@ -218,6 +220,23 @@ class Session:
         if name in self.compared:
             self.set_comparison(None)
         self.result_moved.emit(name)
+
+    def add_derived(self, result: str, label: str, derived: Derived) -> str:
+        """Keep a map that was computed from a result's genes, and show it; returns the name it has got."""
+        found = self.results[result]
+        label = label if not found.shows(label) or label in found.derived else f"{label} (map)"
+        found.derived[label] = derived
+        self.derived_changed.emit(result)
+        self.select(result=result, gene=label)
+        return label
+
+    def remove_derived(self, result: str, label: str) -> None:
+        """Forget such a map."""
+        found = self.results[result]
+        if found.derived.pop(label, None) is not None:
+            self.derived_changed.emit(result)
+            if self.result == result and self.gene == label:
+                self.select(gene=first_gene(found))
 
     def remove_result(self, name: str) -> None:
         """Forget a result and its domains."""

@@ -363,3 +363,50 @@ def test_genes_are_ranked_by_their_pattern(dock, session, slide, square_grid, me
     qtbot.waitUntil(lambda: "Geary" in [column.title for column in genes.table.genes.columns], timeout=20_000)
     assert genes.table.genes.names()[0] == "GRADIENT"
     assert float(cell(genes, "GRADIENT", 3)) > 0.8
+
+
+def test_a_signature_is_listed_and_shown_like_a_gene(dock, fill, qtbot, viewer, session):
+    fill()
+    session.select(result="run", gene="GAPDH")
+    genes = dock()
+    box = genes.signatures
+    box.choice.setCurrentIndex(box.choice.findText("HER2 amplicon"))
+    assert box.genes.text().startswith("STARD3")
+    assert "Kauraniemi" in box.source.text()
+    box.score.click()
+    qtbot.waitUntil(lambda: session.gene == "HER2 amplicon")
+    assert genes.table.genes.names()[0] == "HER2 amplicon"
+    assert layers_of(viewer).shown("run") == "HER2 amplicon"
+    assert layers_of(viewer).result_layer("run").name == "HER2 amplicon, score, log1p CP10k — predicted"
+    assert "Mean of ERBB2" in genes.facts.text()
+    session.select(gene="GAPDH")
+    session.select(gene="HER2 amplicon")
+    box.remove.click()
+    assert "HER2 amplicon" not in genes.table.genes.names()
+    assert session.gene == "ERBB2"
+
+
+def test_sets_of_a_gmt_file_are_offered(dock, fill, qtbot, session, tmp_path):
+    fill()
+    session.select(result="run", gene="GAPDH")
+    box = dock().signatures
+    file = tmp_path / "sets.gmt"
+    file.write_text("MINE\tnote\tERBB2\tGAPDH\n")
+    box.add_gmt(file)
+    assert (box.choice.currentText(), box.genes.text()) == ("MINE", "ERBB2 GAPDH")
+    box.score.click()
+    qtbot.waitUntil(lambda: session.gene == "MINE")
+
+
+def test_the_ratio_of_two_genes(dock, fill, qtbot, session):
+    fill()
+    session.select(result="run", gene="ERBB2")
+    box = dock().signatures
+    box.below.setText("GAPDH")
+    qtbot.keyClick(box.below, Qt.Key.Key_Return)
+    qtbot.waitUntil(lambda: session.gene == "ERBB2 / GAPDH")
+    result = session.results["run"]
+    assert result.unit("ERBB2 / GAPDH") == "log2 ratio"
+    np.testing.assert_allclose(
+        result.column(session.gene), (result.column("ERBB2") - result.column("GAPDH")) / np.log(2), rtol=1e-4
+    )

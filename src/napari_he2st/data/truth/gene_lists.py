@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -74,6 +75,22 @@ def read_text(path: str | Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise GeneError(f"The list of genes cannot be read ({error})", where=path, todo="Give a text file") from error
+
+
+@dataclass(frozen=True)
+class GeneSet:
+    """Genes with a name, and where they come from."""
+
+    name: str
+    genes: tuple[str, ...]
+    source: str
+
+
+@cache
+def builtin_sets() -> dict[str, GeneSet]:
+    """Small published sets by name."""
+    text = (files("napari_he2st.data.truth") / "gene_sets.toml").read_text(encoding="utf-8")
+    return {name: GeneSet(name, tuple(s["genes"]), s["source"]) for name, s in tomllib.loads(text).items()}
 
 
 @cache

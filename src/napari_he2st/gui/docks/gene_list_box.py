@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -136,14 +137,18 @@ class GeneListBox(QWidget):
         self.fill()
 
     def fill(self) -> None:
-        """Bring the columns up to date."""
+        """Bring the rows and columns up to date: derived maps first, then the genes."""
         result = self._result
         if result is None:
             return
         self.table.genes.set_starred(self._session.marks.favourites)
-        doubt = result.scores < LOW_SCORE
-        tip = f"Low confidence: held-out r below {LOW_SCORE}"
-        self.table.genes.set_columns(self._columns(result), doubt=doubt, doubt_tip=tip, also=self._also)
+        above = len(result.derived)
+        self.table.genes.set_columns(
+            self._columns(result),
+            doubt=np.concatenate([np.zeros(above, dtype=bool), result.scores < LOW_SCORE]),
+            doubt_tip=f"Low confidence: held-out r below {LOW_SCORE}",
+            also=np.concatenate([np.full(above, "", dtype="U1"), self._also]),
+        )
 
     def _columns(self, result: Result) -> list[Column]:
         unknown = np.full(len(result.genes), np.nan)
@@ -168,7 +173,7 @@ class GeneListBox(QWidget):
             columns.append(Column("Geary", found["geary"].to_numpy(), "{:.2f}", tip))
         elif self.moran is not None:
             columns.append(Column("Moran", self.moran, "{:.2f}", tip))
-        return columns
+        return [_under(result, column) for column in columns]
 
     def _measured_r(self, result: Result) -> NDArray[np.float64] | None:
         """Correlation of each gene with what was measured, where the last comparison was of this result."""
@@ -290,3 +295,14 @@ def describe(result: Result, control: Control) -> Iterator[Any]:
     yield summarise_genes(result.values, control=control)
     if len(result.grid) <= _MOST_SPOTS and len(result.grid) * len(result.genes) <= _MOST_VALUES:
         yield moran_of_genes(result.values, result.grid, control=control)
+
+
+def _under(result: Result, column: Column) -> Column:
+    """A column of genes with the derived maps of a result above them, of which little is known."""
+    above: list[Any] = [np.nan] * len(result.derived)
+    if column.title == "gene":
+        above = list(result.derived)
+    elif column.title == "mean":
+        above = [float(np.nanmean(found.values)) for found in result.derived.values()]
+    top = np.asarray(above, dtype=column.values.dtype)
+    return replace(column, values=np.concatenate([top, column.values])) if above else column

@@ -16,6 +16,7 @@ from napari_he2st.engine.session_items import Result
 from napari_he2st.gui.docks.base import Dock
 from napari_he2st.gui.docks.blend_box import BlendBox
 from napari_he2st.gui.docks.gene_list_box import LIST_KEY, LOW_SCORE, STAR_KEY, GeneListBox
+from napari_he2st.gui.docks.signature_box import SignatureBox
 from napari_he2st.gui.extremes import ExtremesDialog
 from napari_he2st.gui.gene_map import legend
 from napari_he2st.gui.matches import MatchesDialog
@@ -51,7 +52,10 @@ class GenesDock(Dock):
         self.display = MapDisplay(self.layers)
         self.blend = BlendBox(self)
         tip = "Up to four genes, each in a colour of its own"
+        self.signatures = SignatureBox(self, self.gene_list)
         several = Fold("&Genes in one picture", self.blend, tip)
+        tip = "The score of a set of genes, or one gene divided by another, as a map"
+        made = Fold("&Signatures and ratios", self.signatures, tip)
         hint = QLabel(f"Hold {HIDE_KEY}: slide without maps. {STAR_KEY}: star. {LIST_KEY}: list. /: find.")
         hint.setWordWrap(True)
         hint.setToolTip("H works while the picture or the gene table has the keyboard, the others in the table")
@@ -65,7 +69,7 @@ class GenesDock(Dock):
         for widget in (self.chooser, self.note):
             self.body.addWidget(widget)
         self.body.addWidget(self.gene_list, 1)
-        for widget in (self.facts, self.spread, self.display, several, hint):
+        for widget in (self.facts, self.spread, self.display, several, made, hint):
             self.body.addWidget(widget)
         tip = "Name and class drawn regions, measure the current gene in them, compare two of them"
         self.regions = self.add_button("Regions…", tip, lambda: RegionsDialog(self.layers, self).show())
@@ -79,6 +83,7 @@ class GenesDock(Dock):
         self.listen(self.session.result_finished, self._result_finished)
         self.listen(self.session.result_filled, self._result_filled)
         self.listen(self.session.selection_changed, self._selection_changed)
+        self.listen(self.session.derived_changed, self._derived_changed)
         self.listen(self.session.comparison_changed, self.gene_list.fill)
         self.listen(self.session.marks.changed, self.gene_list.follow_marks)
         self._list(self.session.current_result)
@@ -96,6 +101,11 @@ class GenesDock(Dock):
         self._offer_spread(result)
         self.display.show_result(result)
         self.blend.follow()
+        self.signatures.follow()
+
+    def _derived_changed(self, name: str) -> None:
+        if self._listed is not None and name == self._listed.name:
+            self.gene_list.fill()
 
     def _offer_spread(self, result: Result | None) -> None:
         layer = None if result is None else self.layers.spread_layer(result.name)
@@ -145,7 +155,11 @@ class GenesDock(Dock):
         if result is None or gene is None:
             self.facts.setText("")
             return
-        if gene not in result.genes:
+        if gene in result.derived:
+            made = result.derived[gene]
+            self.facts.setText(f"<b>{gene}</b> ({result.kind}), {made.unit}. {made.made_of}.")
+            return
+        if not result.shows(gene):
             shown = self.layers.shown(result.name)
             still = f" Its map still shows <b>{shown}</b>." if shown else ""
             self.facts.setText(f"<b>{gene}</b> is not in the panel of {result.title}.{still}")
