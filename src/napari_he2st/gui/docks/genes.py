@@ -18,6 +18,7 @@ from napari_he2st.gui.docks.blend_box import BlendBox
 from napari_he2st.gui.docks.gene_list_box import LIST_KEY, LOW_SCORE, STAR_KEY, GeneListBox
 from napari_he2st.gui.docks.signature_box import SignatureBox
 from napari_he2st.gui.extremes import ExtremesDialog
+from napari_he2st.gui.gallery import GalleryDialog
 from napari_he2st.gui.gene_map import legend
 from napari_he2st.gui.matches import MatchesDialog
 from napari_he2st.gui.regions import RegionsDialog
@@ -65,12 +66,15 @@ class GenesDock(Dock):
             "P": self.gene_list.measure_patterns,
             "/": self.search.setFocus,
             "+": self.blend.add_gene,
+            "M": self._show_gallery,
         }
         for widget in (self.chooser, self.note):
             self.body.addWidget(widget)
         self.body.addWidget(self.gene_list, 1)
         for widget in (self.facts, self.spread, self.display, several, made, hint):
             self.body.addWidget(widget)
+        tip = "Small maps of the genes in the list, which follow the view (M)"
+        self.gallery = self.add_button("Maps…", tip, self._show_gallery)
         tip = "Name and class drawn regions, measure the current gene in them, compare two of them"
         self.regions = self.add_button("Regions…", tip, lambda: RegionsDialog(self.layers, self).show())
         tip = "The H&E where the current gene is highest and lowest; a click goes there"
@@ -134,6 +138,9 @@ class GenesDock(Dock):
     def _follow(self) -> None:
         """While a run goes on the display follows now and then; the table waits for its end."""
         self.display.show_result(self._listed)
+
+    def _show_gallery(self) -> None:
+        GalleryDialog(self.layers, self.table.genes.names, self).show()
 
     def _show_matches(self) -> None:
         result = self.session.current_result
