@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,15 @@ from numpy.typing import NDArray
 
 from napari_he2st.core.errors import SchemaError
 
+DISTANCE = "Distance to training"
+"""Name of a map of distances to the training tiles."""
+
 N_COMPONENTS = 32
 _EDGE = 99.0
 """Percentile of the training tiles' own distances that counts as their edge."""
+
+
+_FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +38,7 @@ class FeatureSummary:
     rest
         Root mean square of what lies beside them.
     edge
-        Distance below which 99 % of the training tiles lie.
+        Distance below which 99 % of the training tiles lie, each measured by the others.
     n
         Training tiles.
     """
@@ -56,22 +62,28 @@ class FeatureSummary:
         found = np.asarray(features, dtype=np.float64)
         if len(found) < 3:
             raise SchemaError(f"{len(found)} tiles are too few to summarise")
-        mean = found.mean(axis=0)
-        variances, directions = np.linalg.eigh(np.cov((found - mean).T))
-        k = min(n_components, len(found) // 4 + 1, found.shape[1])
+        fold = np.arange(len(found)) % min(_FOLDS, len(found))
+        # A tile that took part in the summary is nearer to it than any other: each is measured by one without it.
+        apart = [cls._fit(found[fold != k], n_components).distance(found[fold == k]) for k in range(fold.max() + 1)]
+        edge = float(np.percentile(np.concatenate(apart), _EDGE))
+        return replace(cls._fit(found, n_components), edge=max(edge, 1e-6))
+
+    @classmethod
+    def _fit(cls, features: NDArray[np.float64], n_components: int) -> FeatureSummary:
+        mean = features.mean(axis=0)
+        variances, directions = np.linalg.eigh(np.cov((features - mean).T))
+        k = min(n_components, len(features) // 4 + 1, features.shape[1])
         chosen = np.argsort(variances)[::-1][:k]
         chosen = chosen[variances[chosen] > 1e-10 * max(variances.max(), 1e-300)]
         left = max(float(variances.sum() - variances[chosen].sum()), 0.0)
-        summary = cls(
+        return cls(
             mean.astype(np.float32),
             np.ascontiguousarray(directions[:, chosen].T, dtype=np.float32),
             np.sqrt(variances[chosen]).astype(np.float32),
             float(np.sqrt(left)),
             1.0,
-            len(found),
+            len(features),
         )
-        edge = float(np.percentile(summary.distance(found), _EDGE))
-        return cls(**{**summary.as_dict(), "edge": max(edge, 1e-6)})
 
     def distance(self, features: NDArray[Any]) -> NDArray[np.float32]:
         """Distance of features (tiles, dim) to the training tiles, in units of their edge: above 1 is outside.
@@ -107,3 +119,9 @@ class FeatureSummary:
         if not fits:
             raise SchemaError("The summary of the training tiles does not fit together")
         return found
+
+
+def outside(distance: NDArray[np.float32]) -> float:
+    """Share of the tiles whose distance is known that lie outside of the training tiles."""
+    known = distance[np.isfinite(distance)]
+    return float((known > 1).mean()) if len(known) else float("nan")

@@ -38,7 +38,7 @@ _MOST_TILES = 4000
 """Tiles of a slide that are compared at most; a spot between them takes the nearest."""
 
 
-def summarise_training(
+def trained_on(
     model: Predictor, sections: Sequence[TrainingSection], mpp: float, device: torch.device
 ) -> dict[str, Any]:
     """The summary of a predictor's training tiles, for its ``extras``.
@@ -57,7 +57,7 @@ def summarise_training(
     Returns
     -------
     dict
-        ``encoder``, ``px`` and ``mpp`` of the tiles, and the fields of
+        :data:`SUMMARY` with ``encoder``, ``px`` and ``mpp`` of the tiles, and the fields of
         :class:`~napari_he2st.analysis.novelty.FeatureSummary`; empty where too few tiles can be read.
     """
     spec = _spec_of(model)
@@ -70,7 +70,7 @@ def summarise_training(
     if len(features) < 3:
         return {}
     facts = {"encoder": spec.encoder, "px": spec.px, "mpp": mpp if spec.mpp is None else spec.mpp}
-    return {**facts, **FeatureSummary.of(features).as_dict()}
+    return {SUMMARY: {**facts, **FeatureSummary.of(features).as_dict()}}
 
 
 def knows_its_training(bundle: Bundle) -> bool:
@@ -122,12 +122,6 @@ def distance_to_training(
 
     nearest = KDTree(grid.xy[rows]).query(grid.xy)[1]
     return distance[nearest]
-
-
-def outside(distance: NDArray[np.float32]) -> float:
-    """Share of the tiles whose distance is known that lie outside of the training tiles."""
-    known = distance[np.isfinite(distance)]
-    return float((known > 1).mean()) if len(known) else float("nan")
 
 
 def _spec_of(model: Predictor) -> kinds.Features:

@@ -54,15 +54,17 @@ class BlendMap:
         Points, or an Image of colours, as that of the map.
     parts
         What is shown.
+    raster
+        Where the spots are in that image, or None.
     """
 
     def __init__(self, gene_map: GeneMap) -> None:
         self.result: Result = gene_map.result
-        self._raster: Raster | None = gene_map.raster
+        self.raster: Raster | None = gene_map.raster
         self.parts: list[Part] = []
         self._values: list[NDArray[np.float32]] = []
         colours = np.zeros((len(self.result.grid), 4), dtype=np.float32)
-        self.layer: Image | Points = self._points(colours) if self._raster is None else self._image(self._raster)
+        self.layer: Image | Points = self._points(colours) if self.raster is None else self._image(self.raster)
         name_in_picture(self.layer)
 
     def _points(self, colours: NDArray[np.float32]) -> Points:
@@ -109,12 +111,12 @@ class BlendMap:
 
     def _draw(self) -> None:
         colours = blend(self._values, self.parts)
-        if self._raster is None:
+        if self.raster is None:
             self.layer.face_color = colours / np.float32(255)
         else:
             padded = np.concatenate([colours, np.zeros((1, 4), np.uint8)])
-            pixels = padded.view(np.uint32)[:, 0].take(self._raster.source, mode="clip")
-            self.layer.data = pixels.view(np.uint8).reshape(*self._raster.shape, 4)
+            pixels = padded.view(np.uint32)[:, 0].take(self.raster.source, mode="clip")
+            self.layer.data = pixels.view(np.uint8).reshape(*self.raster.shape, 4)
         shown = " + ".join(f"{part.label} ({part.ink.name})" for part in self.parts)
         self.layer.name = f"{shown} — {self.result.kind}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 from weakref import ref
 
@@ -11,10 +12,13 @@ from napari.layers import Image, Labels, Points, Shapes
 from numpy.typing import NDArray
 
 from napari_he2st.engine.session import Session
+from napari_he2st.engine.session_items import Result
 from napari_he2st.gui.blend_map import BlendMap
 from napari_he2st.gui.domain_map import DomainMap
 from napari_he2st.gui.gene_map import GeneMap, Mode
+from napari_he2st.gui.rasters import Raster
 from napari_he2st.gui.side_by_side import SideBySide
+from napari_he2st.gui.under_cursor import tell_spot
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -146,7 +150,8 @@ class ResultLayers:
         """Show several genes of a result in place of its map; none of them brings the map back."""
         gene_map = self._maps[result]
         if labels and result not in self._blends:
-            self._blends[result] = BlendMap(gene_map)
+            made = self._blends[result] = BlendMap(gene_map)
+            tell_spot(made.layer, self.session, partial(_drawn_blend, made))
         blend = self._blends.get(result)
         if blend is not None:
             blend.show(labels)
@@ -163,14 +168,13 @@ class ResultLayers:
         elif before.smooth != smooth:
             gene_map = GeneMap(self.session.results[result], smooth=smooth)
             gene_map.look_like(before)
-            self._maps[result] = gene_map
+            self._keep(result, gene_map)
             name = gene_map.layer.name  # until both are in the list, which tells them apart by a number
             layers, active = self.viewer.layers, self.viewer.layers.selection.active
             layers.insert(layers.index(before.layer) if before.layer in layers else len(layers), gene_map.layer)
             self._drop(before.layer)
             gene_map.layer.name = name
             layers.selection.active = gene_map.layer if active is before.layer else active
-            gene_map.layer.events.visible.connect(lambda *_: self._catch_up(result))
 
     def limits(self, result: str) -> tuple[float, float]:
         """What the ends of a result's colour map stand for."""
@@ -201,9 +205,14 @@ class ResultLayers:
     def _result_added(self, name: str) -> None:
         self.side_by_side.leave()  # a new layer would be a fourth cell
         gene_map = GeneMap(self.session.results[name])
-        self._maps[name] = gene_map
+        self._keep(name, gene_map)
         self.viewer.add_layer(gene_map.layer)
-        gene_map.layer.events.visible.connect(lambda *_: self._catch_up(name))
+
+    def _keep(self, result: str, gene_map: GeneMap) -> None:
+        """Make a map that of a result."""
+        self._maps[result] = gene_map
+        gene_map.layer.events.visible.connect(lambda *_: self._catch_up(result))
+        tell_spot(gene_map.layer, self.session, partial(_drawn, gene_map))
 
     def _result_filled(self, name: str, rows: NDArray[np.intp]) -> None:
         if name in self._maps:
@@ -275,3 +284,12 @@ class ResultLayers:
             self._domains[result] = DomainMap(gene_map, domains)
         self._put(self._domains[result].layer)
         self._domains[result].layer.visible = True
+
+
+def _drawn(gene_map: GeneMap) -> tuple[Result, Raster | None, list[str]] | None:
+    known = bool(gene_map.label) and gene_map.result.shows(gene_map.label)
+    return (gene_map.result, gene_map.raster, [gene_map.label]) if known else None
+
+
+def _drawn_blend(blend: BlendMap) -> tuple[Result, Raster | None, list[str]] | None:
+    return (blend.result, blend.raster, [part.label for part in blend.parts]) if blend.parts else None

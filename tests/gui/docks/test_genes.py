@@ -13,7 +13,9 @@ from qtpy.QtGui import QDropEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QDialogButtonBox, QToolButton
 
+from napari_he2st.core.types import Domains
 from napari_he2st.engine.gene_marks import GeneMarks
+from napari_he2st.engine.session_items import Derived
 from napari_he2st.gui.docks.genes import GenesDock
 from napari_he2st.gui.gene_list_dialog import GeneListDialog
 from napari_he2st.gui.workspace import layers_of
@@ -410,3 +412,76 @@ def test_the_ratio_of_two_genes(dock, fill, qtbot, session):
     np.testing.assert_allclose(
         result.column(session.gene), (result.column("ERBB2") - result.column("GAPDH")) / np.log(2), rtol=1e-4
     )
+
+
+def test_the_status_bar_tells_of_the_spot_under_the_cursor(dock, fill, viewer, session):
+    fill()
+    session.select(result="run", gene="ERBB2")
+    dock()
+    result, layers = session.results["run"], layers_of(viewer)
+    layer = layers.result_layer("run")
+    at = result.grid.xy[9, ::-1] * result.grid.mpp
+    value = result.column("ERBB2")[9]
+    assert layer.get_status(at, world=True)["layer_base"] == f"ERBB2 {value:.2f} log1p CP10k (predicted)"
+    result.std = np.full_like(result.values, 0.25)
+    result.derived["Distance to training"] = Derived(np.full(len(result.grid), 1.5, np.float32), "", "")
+    session.set_domains("run", Domains(np.zeros(len(result.grid), np.intp), {}, names=("Tumour",)))
+    told = layer.get_status(at, world=True)["layer_base"]
+    assert told == f"ERBB2 {value:.2f} log1p CP10k (predicted) ± 0.25    domain Tumour    outside training"
+    assert layer.get_status((-500.0, -500.0), world=True)["layer_base"] == "run (predicted)"
+    session.select(result="spots")
+    points, spots = layers.result_layer("spots"), session.results["spots"]
+    at = spots.grid.xy[3, ::-1] * spots.grid.mpp
+    assert points.get_status(at, world=True)["layer_base"].endswith("log1p CP10k (measured)")
+    layers.show_blend("run", ["ERBB2", "GAPDH"])
+    at = result.grid.xy[9, ::-1] * result.grid.mpp
+    told = layers.blend("run").layer.get_status(at, world=True)["layer_base"]
+    assert told.startswith(f"ERBB2 {value:.2f}, GAPDH ")
+
+
+def test_a_pinned_spot_lists_its_genes(dock, fill, viewer, session, qtbot):
+    fill()
+    session.select(result="run", gene="ERBB2")
+    genes = dock()
+    result, box = session.results["run"], genes.spot
+    qtbot.waitUntil(lambda: genes.gene_list.summary is not None)
+    fold = box.parentWidget()
+    fold.set_open(True)
+    box._picker.pick(4)
+    best = result.genes[int(result.values[4].argmax())]
+    assert f'Highest</b>: <a href="{best}">' in box.text.text()
+    assert "above their mean" in box.text.text()
+    assert "picked spot" in viewer.layers
+    box.text.linkActivated.emit("MT-CO1")
+    assert session.gene == "MT-CO1"
+    assert "MT-CO1" in box.text.text().split("<br>")[1]
+    box.unpin.click()
+    assert "picked spot" not in viewer.layers
+    session.select(result="spots")
+    box._picker.pick(2)
+    assert box.row == 2
+    fold.set_open(False)
+    assert box.row is None
+
+
+def test_how_far_a_slide_is_from_training_is_a_map_with_a_verdict(dock, fill, session, bundle, qtbot, monkeypatch):
+    fill()
+    session.select(result="run", gene="ERBB2")
+    genes, result = dock(), session.results["run"]
+    assert "not open" in genes.trust.about.text()
+    result.bundle = bundle
+    genes.trust.follow()
+    assert "keeps no summary" in genes.trust.about.text()
+    assert not genes.trust.measure.isEnabled()
+    monkeypatch.setitem(bundle.members[0].extras, "training_features", {"encoder": "colour-texture"})
+    genes.trust.follow()
+    assert "breast, human" in genes.trust.about.text()
+    far = np.where(np.arange(len(result.grid)) % 2, 0.5, 2.0).astype(np.float32)
+    monkeypatch.setattr("napari_he2st.engine.trust.distance_to_training", lambda *_, **__: far)
+    genes.trust.measure.click()
+    qtbot.waitUntil(lambda: session.gene == "Distance to training")
+    assert genes.trust.verdict.text().startswith("⚠ Outside training: 51%")
+    assert result.warnings == [genes.trust.verdict.text()]
+    np.testing.assert_array_equal(result.column(session.gene), far)
+    session.select(result="spots")
+    assert "measured, not predicted" in genes.trust.about.text()

@@ -17,6 +17,8 @@ from napari_he2st.gui.docks.base import Dock
 from napari_he2st.gui.docks.blend_box import BlendBox
 from napari_he2st.gui.docks.gene_list_box import LIST_KEY, LOW_SCORE, STAR_KEY, GeneListBox
 from napari_he2st.gui.docks.signature_box import SignatureBox
+from napari_he2st.gui.docks.spot_box import SpotBox
+from napari_he2st.gui.docks.trust_box import TrustBox
 from napari_he2st.gui.extremes import ExtremesDialog
 from napari_he2st.gui.gallery import GalleryDialog
 from napari_he2st.gui.gene_map import legend
@@ -57,6 +59,11 @@ class GenesDock(Dock):
         several = Fold("&Genes in one picture", self.blend, tip)
         tip = "The score of a set of genes, or one gene divided by another, as a map"
         made = Fold("&Signatures and ratios", self.signatures, tip)
+        self.trust = TrustBox(self)
+        doubt = Fold("Can I &trust it here?", self.trust, "What the predictor has seen, and how far this slide is")
+        self.spot = SpotBox(self, self.gene_list)
+        pinned = Fold("P&inned spot", self.spot, "While this is open, a click pins a spot: its highest genes")
+        pinned.toggled.connect(self.spot.listen)
         hint = QLabel(f"Hold {HIDE_KEY}: slide without maps. {STAR_KEY}: star. {LIST_KEY}: list. /: find.")
         hint.setWordWrap(True)
         hint.setToolTip("H works while the picture or the gene table has the keyboard, the others in the table")
@@ -71,7 +78,7 @@ class GenesDock(Dock):
         for widget in (self.chooser, self.note):
             self.body.addWidget(widget)
         self.body.addWidget(self.gene_list, 1)
-        for widget in (self.facts, self.spread, self.display, several, made, hint):
+        for widget in (self.facts, self.spread, self.display, several, made, doubt, pinned, hint):
             self.body.addWidget(widget)
         tip = "Small maps of the genes in the list, which follow the view (M)"
         self.gallery = self.add_button("Maps…", tip, self._show_gallery)
@@ -106,6 +113,8 @@ class GenesDock(Dock):
         self.display.show_result(result)
         self.blend.follow()
         self.signatures.follow()
+        self.trust.follow()
+        self.spot.follow()
 
     def _derived_changed(self, name: str) -> None:
         if self._listed is not None and name == self._listed.name:

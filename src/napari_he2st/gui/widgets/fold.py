@@ -7,7 +7,7 @@ from qtpy.QtWidgets import QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 
 class Fold(QWidget):
-    """A title that shows or hides what is under it; ``opened()`` comes each time it is opened.
+    """A title that shows or hides what is under it; ``toggled(open)`` comes with each change.
 
     Parameters
     ----------
@@ -19,7 +19,7 @@ class Fold(QWidget):
         What it is for.
     """
 
-    opened = Signal()
+    toggled = Signal(bool)
 
     def __init__(self, title: str, content: QWidget, tip: str) -> None:
         super().__init__()
@@ -49,5 +49,4 @@ class Fold(QWidget):
             return
         self.button.setArrowType(Qt.ArrowType.DownArrow if on else Qt.ArrowType.RightArrow)
         self.content.setVisible(on)
-        if on:
-            self.opened.emit()
+        self.toggled.emit(on)
