@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from napari_he2st.analysis.graphs import lattice_graph, row_normalised
 from napari_he2st.analysis.metrics.moran import morans_i
 from napari_he2st.analysis.metrics.pairs import all_finite, blocks, dots, is_flat, ratio
+from napari_he2st.core.progress import Progress
 from napari_he2st.core.types import Grid
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 _BLOCK = 2**19
+_STEP_VALUES = 2**22  # between two looks at whether the user has cancelled
 
 
 def gearys_c(values: Any, graph: csr_array) -> NDArray[np.float64]:
@@ -52,6 +54,36 @@ def gearys_c(values: Any, graph: csr_array) -> NDArray[np.float64]:
         score = np.where(is_flat(total / max(len(block), 1), mean), np.nan, score)
         parts.append(score if known is None else np.where(known, score, np.nan))
     return np.concatenate(parts) if parts else np.empty(0)
+
+
+def moran_of_genes(values: Any, grid: Grid, *, control: Progress | None = None) -> NDArray[np.float64]:
+    """Moran's I of every gene over the lattice of the spots, a block of genes at a time.
+
+    Parameters
+    ----------
+    values
+        Expression, spots × genes, dense or sparse CSC; NaN is unmeasured.
+    grid
+        The spots.
+    control
+        Told of progress, block by block; may cancel.
+
+    Returns
+    -------
+    array
+        Shape (genes,); NaN where a gene is constant.
+    """
+    graph, genes = lattice_graph(grid), values.shape[1]
+    block = max(1, _STEP_VALUES // max(len(grid), 1))
+    starts = range(0, genes, block)
+    if control is not None:
+        control.start(len(starts), "Measuring Moran's I")
+    scores = np.full(genes, np.nan)
+    for start in starts:
+        scores[start : start + block] = morans_i(values[:, start : start + block], graph)
+        if control is not None:
+            control.advance()
+    return scores
 
 
 def spatial_genes(values: Any, grid: Grid, genes: list[str]) -> pd.DataFrame:

@@ -22,8 +22,9 @@ from napari_he2st.core.geometry import inside_polygon
 from napari_he2st.core.schema import facts_of, grid_of
 from napari_he2st.core.types import Chunk, Domains, Grid, Nuclei, Region, Transform
 from napari_he2st.data.truth.fit import Warp, move
+from napari_he2st.engine.gene_marks import GeneMarks
 from napari_he2st.engine.segment import write_domains
-from napari_he2st.engine.session_items import DENSE_BYTES, Made, Result, SlideItem, first_gene
+from napari_he2st.engine.session_items import DENSE_BYTES, Derived, Made, Result, SlideItem, first_gene
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +48,8 @@ class Session:
     ``landmarks_restored(slide_name)`` when they come from elsewhere than the window,
     ``comparison_changed()``, ``slide_registered(moving, fixed)``,
     ``selection_changed()`` when the current slide, result or gene changes,
-    ``spots_chosen()`` when spots of the current result are.
+    ``spots_chosen()`` when spots of the current result are, ``derived_changed(result_name)`` when a map is added to
+    a result or taken away.
     """
 
     slide_added = Signal(str)
@@ -66,6 +68,7 @@ class Session:
     slide_registered = Signal(str, str)
     selection_changed = Signal()
     spots_chosen = Signal()
+    derived_changed = Signal(str)
 
     def __init__(self) -> None:
         self.slides: dict[str, SlideItem] = {}
@@ -83,6 +86,7 @@ class Session:
         self.slide: str | None = None
         self.result: str | None = None
         self.gene: str | None = None
+        self.marks = GeneMarks()
 
     # --- slides
 
@@ -266,6 +270,23 @@ class Session:
         self._forget_compared(name)
         self.result_moved.emit(name)
 
+    def add_derived(self, result: str, label: str, derived: Derived) -> str:
+        """Keep a map that was computed from a result's genes, and show it; returns the name it has got."""
+        found = self.results[result]
+        label = label if not found.shows(label) or label in found.derived else f"{label} (map)"
+        found.derived[label] = derived
+        self.derived_changed.emit(result)
+        self.select(result=result, gene=label)
+        return label
+
+    def remove_derived(self, result: str, label: str) -> None:
+        """Forget such a map."""
+        found = self.results[result]
+        if found.derived.pop(label, None) is not None:
+            self.derived_changed.emit(result)
+            if self.result == result and self.gene == label:
+                self.select(gene=first_gene(found))
+
     def remove_result(self, name: str) -> None:
         """Forget a result and its domains."""
         del self.results[name]
@@ -432,6 +453,8 @@ class Session:
             setattr(self, key, value)
         if "result" in changed and self.spots is not None:
             self.choose_spots(None)
+        if "gene" in changed:
+            self.marks.see(self.gene)
         if changed:
             self.selection_changed.emit()
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 
 from napari_he2st.core import keys
+from napari_he2st.core.expression import unit_of
 from napari_he2st.core.types import Grid, Nuclei
 
 if TYPE_CHECKING:
@@ -52,6 +53,25 @@ class Made:
     told: Mapping[str, Any]
 
 
+@dataclass(frozen=True, eq=False)
+class Derived:
+    """A map computed from the genes of a result.
+
+    Attributes
+    ----------
+    values
+        float32, shape (spots,); NaN where it is not known.
+    unit
+        As legends have it.
+    made_of
+        How it was made and of which genes, for tooltips and provenance.
+    """
+
+    values: NDArray[np.float32]
+    unit: str
+    made_of: str
+
+
 @dataclass(eq=False)
 class Result:
     """Expression on a slide: predicted or measured, complete or still filling up.
@@ -89,6 +109,8 @@ class Result:
         The h5ad file that holds it as it is, or None.
     made
         How it came to be, or None where that is not known.
+    derived
+        Maps that were computed from its genes, such as scores of signatures, by their names.
     """
 
     name: str
@@ -106,6 +128,15 @@ class Result:
     nuclei: Nuclei | None = None
     file: Path | None = None
     made: Made | None = None
+    derived: dict[str, Derived] = field(default_factory=dict)
+
+    def shows(self, label: str) -> bool:
+        """Whether there is a gene or a derived map of that name."""
+        return label in self.derived or label in self._index
+
+    def unit(self, label: str) -> str:
+        """Unit of a gene or derived map, as legends have it."""
+        return self.derived[label].unit if label in self.derived else unit_of(self.scale)
 
     @property
     def title(self) -> str:
@@ -120,7 +151,9 @@ class Result:
         return list(map(str, self.adata.obs[keys.POLYGON]))
 
     def column(self, gene: str) -> NDArray[np.float32]:
-        """Values of one gene, float32, shape (spots,); NaN everywhere if it is not in the panel."""
+        """Values of a gene or derived map, float32, shape (spots,); NaN everywhere if there is none."""
+        if gene in self.derived:
+            return self.derived[gene].values
         index = self._index.get(gene)
         if index is None:
             return np.full(len(self.grid), np.nan, dtype=np.float32)

@@ -31,6 +31,7 @@ from napari_he2st.engine.training_data import (
     expression_target,
     resolve,
 )
+from napari_he2st.engine.trust import trained_on
 from napari_he2st.zoo import inputs as kinds
 from napari_he2st.zoo.base import Expression, Predictor
 from napari_he2st.zoo.bundle import Bundle
@@ -140,6 +141,7 @@ def train(
         members = fit.members(opened, resolved)
         for member in members:
             describe_reference(member, opened, tile_px_of(member) * fit.mpp)
+        members[0].extras |= trained_on(members[0], opened, fit.mpp, where)
         if scored:
             splits.append(fit.score("holdout", members, opened, scored, resolved))
         return trained_bundle(

@@ -13,7 +13,6 @@ from napari_he2st.analysis.summary import extreme_rows
 from napari_he2st.core import keys
 from napari_he2st.core.geometry import world_from_level0
 from napari_he2st.data.slides.pictures import pictures
-from napari_he2st.gui.gene_map import unit_of
 from napari_he2st.gui.widgets.pictures import PICTURE_PX, PictureGrid
 from napari_he2st.gui.worker import Task, run
 
@@ -75,10 +74,10 @@ class ExtremesDialog(QDialog):
         self.rows, self._result = (), result
         for grid in self.grids:
             grid.show_pictures(None, 0)
-        if result is None or gene is None or gene not in result.genes:
+        if result is None or gene is None or not result.shows(gene):
             self.note.setText("Choose a result and one of its genes.")
             return
-        told = f"<b>{gene}</b>, {result.title}, {unit_of(result.scale)}. Click a tile to go there."
+        told = f"<b>{gene}</b>, {result.title}, {result.unit(gene)}. Click a tile to go there."
         self.note.setText(f"{told} {keys.RESEARCH_USE}" if result.kind == "predicted" else told)
         slide = self.session.slides[result.slide].slide
         self._task = run(_read, slide, result, gene, name="Reading tiles", owner=self, on_done=self._show)

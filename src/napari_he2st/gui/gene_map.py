@@ -13,6 +13,7 @@ from napari_he2st.core.geometry import world_from_level0
 from napari_he2st.engine.session_items import Result
 from napari_he2st.gui.colours import MAPS, colour_map
 from napari_he2st.gui.rasters import Raster, raster_of, raster_of_nuclei, raster_of_outlines
+from napari_he2st.gui.smooth_raster import SmoothRaster, smooth_raster
 
 UNITS = ("um", "um")
 METADATA = "napari_he2st"
@@ -57,6 +58,13 @@ def robust_limits(values: NDArray, low: float = ROBUST[0], high: float = ROBUST[
     return (bottom, top) if top > bottom else (bottom, bottom + 1.0)
 
 
+def name_in_picture(layer: Image | Points) -> None:
+    """Write the layer's name, gene and unit, into the picture, since the colour bar has no title."""
+    layer.name_overlay.visible = True
+    layer.name_overlay.position = "top_center"
+    layer.name_overlay.font_size = 8
+
+
 class GeneMap:
     """One result as one layer.
 
@@ -66,6 +74,8 @@ class GeneMap:
         What is drawn.
     as_points
         Draw up to :data:`MAX_POINTS` spots as Points even on a dense lattice, as in a comparison.
+    smooth
+        Draw a smooth map in place of spots.
 
     Attributes
     ----------
@@ -82,7 +92,7 @@ class GeneMap:
         What is shown, float32, shape (spots,).
     """
 
-    def __init__(self, result: Result, *, as_points: bool = False) -> None:
+    def __init__(self, result: Result, *, as_points: bool = False, smooth: bool = False) -> None:
         self.result = result
         self.label = ""
         self.values = np.full(len(result.grid), np.nan, dtype=np.float32)
@@ -90,7 +100,8 @@ class GeneMap:
         self._percentiles = ROBUST
         self._limits = (0.0, 1.0)
         self._known = 0
-        self._as_points = as_points
+        self._threshold: float | None = None
+        self._as_points, self.smooth = as_points, smooth
         self.raster = self._raster()
         self.layer: Image | Points = self._points() if self.raster is None else self._image(self.raster)
 
@@ -101,7 +112,9 @@ class GeneMap:
         if outlines is not None and not self._as_points:
             return raster_of_outlines(outlines, result.grid)
         dense = result.kind == "predicted" and result.grid.lattice == "square" and not self._as_points
-        return raster_of(result.grid) if dense or len(result.grid) > MAX_POINTS else None
+        if dense or len(result.grid) > MAX_POINTS:
+            return raster_of(result.grid)
+        return smooth_raster(result.grid) if self.smooth else None
 
     def _points(self) -> Points:
         grid = self.result.grid
@@ -118,6 +131,7 @@ class GeneMap:
             metadata={METADATA: {"result": self.result.name}},
         )
         layer.face_colorbar.visible = True
+        name_in_picture(layer)
         return layer
 
     def _image(self, raster: Raster) -> Image:
@@ -125,7 +139,7 @@ class GeneMap:
             raster.empty(),
             contrast_limits=self._limits,
             colormap=MAPS[0].name,
-            interpolation2d="nearest",
+            interpolation2d="linear" if self.smooth else "nearest",
             opacity=0.85,
             scale=raster.scale_um,
             translate=raster.translate_um,
@@ -134,6 +148,7 @@ class GeneMap:
             metadata={METADATA: {"result": self.result.name}},
         )
         layer.colorbar.visible = True
+        name_in_picture(layer)
         return layer
 
     def show(self, values: NDArray, label: str) -> None:
@@ -141,21 +156,20 @@ class GeneMap:
         self.label = label
         self.values = np.asarray(values, dtype=np.float32)
         self._known = int(np.isfinite(self.values).sum())
-        if self.raster is not None:
-            self.raster.paint(self.layer.data, self.values)
+        self._paint()
         self._fit_limits()
         self._redraw()
-        self.layer.name = f"{legend(label, self.result.scale)} — {self.result.kind}"
+        unit = self.result.derived[label].unit if label in self.result.derived else self.result.scale
+        self.layer.name = f"{legend(label, unit)} — {self.result.kind}"
         self.layer.metadata = {METADATA: {"result": self.result.name, "shows": label}}
 
     def fill(self, rows: NDArray[np.intp]) -> None:
         """Draw spots that a run has just completed."""
-        if self.label not in self.result.genes:
+        if not self.result.shows(self.label):
             return
         values = self.result.column(self.label)[rows]
         self.values[rows] = values
-        if self.raster is not None:
-            self.raster.paint(self.layer.data, self.values, rows)
+        self._paint(rows)
         self._known = int(np.isfinite(self.values).sum())
         if self._known >= _REFIT * max(self._fitted, 1) or self._known == len(self.values):
             self._fit_limits()
@@ -170,16 +184,60 @@ class GeneMap:
             return
         self.layer.data = self.raster.empty()
         self.layer.scale, self.layer.translate = self.raster.scale_um, self.raster.translate_um
-        self.raster.paint(self.layer.data, self.values)
+        self._paint()
         self._redraw()
+
+    @property
+    def drawn(self) -> NDArray[np.float32]:
+        """The values that are drawn: NaN, and with that transparent, where they are unknown or below the threshold."""
+        if self._threshold is None:
+            return self.values
+        return np.where(self.values >= self._threshold, self.values, np.float32(np.nan))
+
+    def _paint(self, rows: NDArray[np.intp] | None = None) -> None:
+        if isinstance(self.raster, SmoothRaster):  # the outline of what is above the threshold is smooth as well
+            self.raster.paint(self.layer.data, self.values)
+            if self._threshold is not None:
+                self.layer.data[self.layer.data < self._threshold] = np.nan
+        elif self.raster is not None:
+            self.raster.paint(self.layer.data, self.drawn, rows)
 
     def _redraw(self) -> None:
         if self.raster is None:
-            self.layer.features = {_VALUE: self.values}
+            self.layer.features = {_VALUE: self.drawn}
         else:
             self.layer.refresh(thumbnail=False, highlight=False, extent=False)
 
     # --- limits and colours
+
+    @property
+    def threshold(self) -> float | None:
+        """Value below which a spot is not drawn, or None."""
+        return self._threshold
+
+    def set_threshold(self, value: float | None) -> None:
+        """Draw only spots of at least this value; None draws all."""
+        self._threshold = value
+        self._paint()
+        self._redraw()
+
+    @property
+    def can_smooth_in_place(self) -> bool:
+        """Whether smooth and per-spot display are two ways to draw the same image."""
+        return self.raster is not None and not isinstance(self.raster, SmoothRaster)
+
+    def set_smooth(self, smooth: bool) -> None:
+        """Draw an image smoothly, or one pixel per spot; only where :attr:`can_smooth_in_place`."""
+        self.smooth = smooth
+        self.layer.interpolation2d = "linear" if smooth else "nearest"
+
+    def look_like(self, other: GeneMap) -> None:
+        """Show what another map of the same result shows, with its limits, colours and opacity."""
+        self._mode, self._percentiles, self._limits = other.mode, other.percentiles, other.limits
+        self._threshold = other.threshold
+        self.set_colormap(other.colormap.name)
+        self.layer.opacity, self.layer.visible = other.layer.opacity, other.layer.visible
+        self.show(other.values, other.label)
 
     @property
     def limits(self) -> tuple[float, float]:

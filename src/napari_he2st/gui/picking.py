@@ -42,6 +42,10 @@ class SpotPicker:
         """Listen no more, and take the ring away."""
         if self._pressed in self._viewer.mouse_drag_callbacks:
             self._viewer.mouse_drag_callbacks.remove(self._pressed)
+        self.clear()
+
+    def clear(self) -> None:
+        """Take the ring away."""
         if self._ring is not None and self._ring in self._viewer.layers:
             self._viewer.layers.remove(self._ring)
         self._ring = None

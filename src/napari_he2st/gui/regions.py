@@ -33,7 +33,8 @@ from napari_he2st.gui.colours import colour_regions
 from napari_he2st.gui.gene_map import unit_of
 from napari_he2st.gui.region_layer import free_name
 from napari_he2st.gui.widgets.combo import Combo
-from napari_he2st.gui.widgets.gene_table import Column, GeneTable
+from napari_he2st.gui.widgets.gene_model import Column
+from napari_he2st.gui.widgets.gene_table import GeneTable
 from napari_he2st.gui.widgets.save_dialog import Target, ask_where
 from napari_he2st.gui.worker import Task, run
 

@@ -254,7 +254,7 @@ class SideBySide:
 
 def _label(layer: Image | Points) -> None:
     """Name and colour bar, small enough for a third of a small canvas, in corners of their own."""
-    layer.name_overlay.visible = True
+    layer.name_overlay.position = "top_left"
     bar = layer.face_colorbar if isinstance(layer, Points) else layer.colorbar
     bar.position, bar.size = "bottom_left", _BAR_PX
     layer.name_overlay.font_size = bar.font_size = _FONT_PT

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_he2st.gui.widgets.gene_table import Column, GeneTable, GeneTableModel
+from napari_he2st.gui.widgets.gene_model import Column, GeneTableModel
+from napari_he2st.gui.widgets.gene_table import GeneTable
 
 pytestmark = pytest.mark.gui
 

@@ -13,7 +13,8 @@ from napari_he2st.engine.segment import alike, markers, neighbour_markers, profi
 from napari_he2st.gui.colours import domain_colours
 from napari_he2st.gui.widgets.combo import Combo
 from napari_he2st.gui.widgets.dot_plot import DotPlot
-from napari_he2st.gui.widgets.gene_table import Column, GeneTable
+from napari_he2st.gui.widgets.gene_model import Column
+from napari_he2st.gui.widgets.gene_table import GeneTable
 from napari_he2st.gui.widgets.spot_plot import SpotPlot
 
 if TYPE_CHECKING:

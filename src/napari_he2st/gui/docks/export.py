@@ -13,6 +13,7 @@ from napari_he2st.core import keys
 from napari_he2st.core.errors import He2stError
 from napari_he2st.data.export import EXPORTERS, export
 from napari_he2st.engine.session_items import Result
+from napari_he2st.engine.signatures import with_derived
 from napari_he2st.gui.docks.base import Dock
 from napari_he2st.gui.docks.session_box import SessionBox
 from napari_he2st.gui.widgets.combo import Combo
@@ -74,7 +75,7 @@ class ExportDock(Dock):
     def _suggest_gene(self) -> None:
         """A format that draws one gene starts with the one on screen."""
         result = self.session.current_result
-        if "gene" in self.options.names and result is not None and self.session.gene in result.genes:
+        if "gene" in self.options.names and result is not None and result.shows(self.session.gene or ""):
             self.options.set_values(gene=self.session.gene)
 
     def _ask_where(self) -> None:
@@ -98,12 +99,18 @@ class ExportDock(Dock):
         item = self.session.slides.get(result.slide)
         self.button.setEnabled(False)
         slide = None if item is None else item.slide
-        work = partial(export, result.adata, to, target.path, force=target.force, slide=slide, **options)
+        options |= {"force": target.force, "slide": slide}
+        work = partial(_export, result, to, target.path, options)
         self.run(work, name=f"Exporting {target.path.name}", on_done=self._written, on_end=self._refresh)
 
     def _written(self, path: Path) -> None:
         self.say(f"Written: {path}")
         show_info(f"{path.name} is written.")
+
+
+def _export(result: Result, to: str, out: Path, options: dict[str, Any]) -> Path:
+    """Write a result with the maps that were made of its genes."""
+    return export(with_derived(result.adata, result.derived), to, out, **options)
 
 
 def _note(result: Result | None) -> str:

@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QEvent, QObject, QSignalBlocker, Qt
+from qtpy.QtCore import QSignalBlocker
 from qtpy.QtGui import QKeyEvent
-from qtpy.QtWidgets import QCheckBox, QLabel, QLineEdit
+from qtpy.QtWidgets import QCheckBox, QLabel
 from superqt.utils import qdebounced
 
-from napari_he2st.analysis.summary import GeneSummary, summarise_genes
 from napari_he2st.core import keys
-from napari_he2st.core.progress import Control
-from napari_he2st.engine.segment import pattern_table
 from napari_he2st.engine.session_items import Result
 from napari_he2st.gui.docks.base import Dock
+from napari_he2st.gui.docks.blend_box import BlendBox
+from napari_he2st.gui.docks.gene_list_box import LIST_KEY, LOW_SCORE, STAR_KEY, GeneListBox
+from napari_he2st.gui.docks.signature_box import SignatureBox
+from napari_he2st.gui.docks.spot_box import SpotBox
+from napari_he2st.gui.docks.trust_box import TrustBox
 from napari_he2st.gui.extremes import ExtremesDialog
-from napari_he2st.gui.gene_map import legend, unit_of
+from napari_he2st.gui.gallery import GalleryDialog
+from napari_he2st.gui.gene_map import legend
 from napari_he2st.gui.matches import MatchesDialog
 from napari_he2st.gui.regions import RegionsDialog
 from napari_he2st.gui.widgets.display import MapDisplay
-from napari_he2st.gui.widgets.gene_table import Column, GeneTable
+from napari_he2st.gui.widgets.fold import Fold
 from napari_he2st.gui.widgets.result_chooser import ResultChooser
 
 if TYPE_CHECKING:
     import napari.viewer
-    import pandas as pd
-
-LOW_SCORE = 0.2
-"""Held-out Pearson correlation below which a predicted gene is marked as low confidence."""
 
 HIDE_KEY = "H"
 """Held to see the slide without the maps; napari uses it for nothing else."""
@@ -48,30 +46,42 @@ class GenesDock(Dock):
         self.chooser = ResultChooser(self.session, tip)
         self.chooser.result_chosen.connect(lambda name: self.session.select(result=name))
         self.note = QLabel(wordWrap=True)
-        self.search = QLineEdit(placeholderText="Find genes: ERBB2, ^MT-, or a list", clearButtonEnabled=True)
-        self.search.setToolTip(
-            "Part of a name; ^ asks for its beginning; commas separate several. Up and Down flip through the genes."
-        )
-        self.search.textChanged.connect(self._filter)
-        self.search.installEventFilter(self)
-        self.table = GeneTable()
-        self.table.gene_chosen.connect(lambda gene: self.session.select(gene=gene))
+        self.gene_list = GeneListBox(self)
+        self.search, self.table = self.gene_list.search, self.gene_list.table
         self.facts = QLabel(wordWrap=True)
         self.spread = QCheckBox("Show how much predictions vary")
         self.spread.setToolTip("A second map: the standard deviation over random draws and members of an ensemble")
         self.spread.toggled.connect(self._show_spread)
         self.display = MapDisplay(self.layers)
-        hint = QLabel(f"Hold {HIDE_KEY} to see the slide without maps")
-        hint.setToolTip("Works while the picture or the gene table has the keyboard")
-        for widget in (self.chooser, self.note, self.search):
+        self.blend = BlendBox(self)
+        tip = "Up to four genes, each in a colour of its own"
+        self.signatures = SignatureBox(self, self.gene_list)
+        several = Fold("&Genes in one picture", self.blend, tip)
+        tip = "The score of a set of genes, or one gene divided by another, as a map"
+        made = Fold("&Signatures and ratios", self.signatures, tip)
+        self.trust = TrustBox(self)
+        doubt = Fold("Can I &trust it here?", self.trust, "What the predictor has seen, and how far this slide is")
+        self.spot = SpotBox(self, self.gene_list)
+        pinned = Fold("P&inned spot", self.spot, "While this is open, a click pins a spot: its highest genes")
+        pinned.toggled.connect(self.spot.listen)
+        hint = QLabel(f"Hold {HIDE_KEY}: slide without maps. {STAR_KEY}: star. {LIST_KEY}: list. /: find.")
+        hint.setWordWrap(True)
+        hint.setToolTip("H works while the picture or the gene table has the keyboard, the others in the table")
+        self._keys = {
+            STAR_KEY: self.gene_list.toggle_star,
+            LIST_KEY: self.gene_list.ask_list,
+            "P": self.gene_list.measure_patterns,
+            "/": self.search.setFocus,
+            "+": self.blend.add_gene,
+            "M": self._show_gallery,
+        }
+        for widget in (self.chooser, self.note):
             self.body.addWidget(widget)
-        self.body.addWidget(self.table, 1)
-        for widget in (self.facts, self.spread, self.display, hint):
+        self.body.addWidget(self.gene_list, 1)
+        for widget in (self.facts, self.spread, self.display, several, made, doubt, pinned, hint):
             self.body.addWidget(widget)
-        tip = "Rank all genes by how their expression lies in the tissue: Moran's I and Geary's C as columns"
-        self.rank = self.add_button("Spatial patterns", tip, self._rank)
-        self._patterns: tuple[Result, pd.DataFrame] | None = None
-        self._summary: GeneSummary | None = None
+        tip = "Small maps of the genes in the list, which follow the view (M)"
+        self.gallery = self.add_button("Maps…", tip, self._show_gallery)
         tip = "Name and class drawn regions, measure the current gene in them, compare two of them"
         self.regions = self.add_button("Regions…", tip, lambda: RegionsDialog(self.layers, self).show())
         tip = "The H&E where the current gene is highest and lowest; a click goes there"
@@ -84,6 +94,9 @@ class GenesDock(Dock):
         self.listen(self.session.result_finished, self._result_finished)
         self.listen(self.session.result_filled, self._result_filled)
         self.listen(self.session.selection_changed, self._selection_changed)
+        self.listen(self.session.derived_changed, self._derived_changed)
+        self.listen(self.session.comparison_changed, self.gene_list.fill)
+        self.listen(self.session.marks.changed, self.gene_list.follow_marks)
         self._list(self.session.current_result)
         self._selection_changed()
 
@@ -94,9 +107,18 @@ class GenesDock(Dock):
         if result is not self._listed:
             self._list(result)
         self.table.choose(self.session.gene)
+        self.gene_list.follow_marks()
         self._show_facts()
         self._offer_spread(result)
         self.display.show_result(result)
+        self.blend.follow()
+        self.signatures.follow()
+        self.trust.follow()
+        self.spot.follow()
+
+    def _derived_changed(self, name: str) -> None:
+        if self._listed is not None and name == self._listed.name:
+            self.gene_list.fill()
 
     def _offer_spread(self, result: Result | None) -> None:
         layer = None if result is None else self.layers.spread_layer(result.name)
@@ -126,6 +148,9 @@ class GenesDock(Dock):
         """While a run goes on the display follows now and then; the table waits for its end."""
         self.display.show_result(self._listed)
 
+    def _show_gallery(self) -> None:
+        GalleryDialog(self.layers, self.table.genes.names, self).show()
+
     def _show_matches(self) -> None:
         result = self.session.current_result
         if result is not None:
@@ -136,71 +161,21 @@ class GenesDock(Dock):
     def _list(self, result: Result | None) -> None:
         self._listed = result
         self.chooser.choose(None if result is None else result.name)
-        for widget in (self.search, self.table, self.display):
-            widget.setEnabled(result is not None)
-        self.rank.setEnabled(result is not None and result.adata is not None)
+        self.display.setEnabled(result is not None)
         self.matches.setVisible(result is not None and _looks_up(result))
-        if result is None:
-            self.note.setText(_EMPTY)
-            self.table.genes.set_columns([])
-            return
-        self.note.setText(" ".join([_note(result), *result.warnings]))
-        self._fill_table(result, None)
-        self.run(
-            summarise_genes,
-            result.values,
-            control=Control(),
-            name="Summarising genes",
-            on_done=lambda summary: self._fill_table(result, summary),
-        )
-
-    def _rank(self) -> None:
-        """Measure the spatial pattern of every gene in a thread."""
-        result = self._listed
-        if result is not None and result.adata is not None:
-            done = partial(self._ranked, result)
-            self.run(pattern_table, result.adata, name="Measuring spatial patterns", on_done=done)
-
-    def _ranked(self, result: Result, table: pd.DataFrame) -> None:
-        self._patterns = result, table.set_index("gene")
-        self._fill_table(result, self._summary)
-        column = [found.title for found in self.table.genes.columns].index("Moran")
-        self.table.sortByColumn(column, Qt.SortOrder.DescendingOrder)
-
-    def _fill_table(self, result: Result, summary: GeneSummary | None) -> None:
-        if result is not self._listed:
-            return
-        self._summary = summary
-        unknown = np.full(len(result.genes), np.nan)
-        spots = f"the {len(result.grid):,} spots of {result.title}"
-        columns = [Column("gene", np.asarray(result.genes, dtype=object), "{}", "Gene symbol")]
-        if result.kind == "predicted":
-            tip = f"Pearson correlation on sections the predictor had not seen; below {LOW_SCORE} the map is greyed"
-            columns.append(Column("held-out r", result.scores, "{:.2f}", tip))
-        mean = unknown if summary is None else summary.mean
-        detected = unknown if summary is None else 100 * summary.detected
-        columns.append(Column("mean", mean, "{:.2f}", f"Mean over {spots}, {unit_of(result.scale)}"))
-        columns.append(Column("detected %", detected, "{:.0f}", f"Share of {spots} with a value above zero"))
-        if self._patterns is not None and self._patterns[0] is result:
-            found = self._patterns[1].reindex(result.genes)
-            tip = "Moran's I: about 0 without a pattern, 1 where neighbours are alike"
-            columns.append(Column("Moran", found["moran"].to_numpy(), "{:.2f}", tip))
-            tip = "Geary's C: 1 without a pattern, 0 where neighbours are alike"
-            columns.append(Column("Geary", found["geary"].to_numpy(), "{:.2f}", tip))
-        doubt = result.scores < LOW_SCORE
-        self.table.genes.set_columns(columns, doubt=doubt, doubt_tip=f"Low confidence: held-out r below {LOW_SCORE}")
-
-    @qdebounced(timeout=40)
-    def _filter(self, text: str) -> None:
-        self.table.genes.set_filter(text)
-        self.say("" if self.table.genes.rowCount() or self._listed is None else f"No gene matches {text!r}.")
+        self.note.setText(_EMPTY if result is None else " ".join([_note(result), *result.warnings]))
+        self.gene_list.show_result(result)
 
     def _show_facts(self) -> None:
         result, gene = self._listed, self.session.gene
         if result is None or gene is None:
             self.facts.setText("")
             return
-        if gene not in result.genes:
+        if gene in result.derived:
+            made = result.derived[gene]
+            self.facts.setText(f"<b>{gene}</b> ({result.kind}), {made.unit}. {made.made_of}.")
+            return
+        if not result.shows(gene):
             shown = self.layers.shown(result.name)
             still = f" Its map still shows <b>{shown}</b>." if shown else ""
             self.facts.setText(f"<b>{gene}</b> is not in the panel of {result.title}.{still}")
@@ -214,19 +189,13 @@ class GenesDock(Dock):
 
     # --- keys
 
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Let Up and Down flip through the table while the search box has the keyboard."""
-        if watched is self.search and event.type() == QEvent.Type.KeyPress:
-            key = event.key()
-            if key in (Qt.Key.Key_Up, Qt.Key.Key_Down):
-                self.table.step(1 if key == Qt.Key.Key_Down else -1)
-                return True
-        return super().eventFilter(watched, event)
-
     def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Hide the maps while the key is held."""
-        if event.text().upper() == HIDE_KEY:
+        """Hide the maps while the key is held; do what a letter stands for."""
+        key = event.text().upper()
+        if key == HIDE_KEY:
             self.layers.set_overlay_visible(False)
+        elif key in self._keys and not event.isAutoRepeat():
+            self._keys[key]()
         else:
             super().keyPressEvent(event)
 

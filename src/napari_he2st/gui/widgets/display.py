@@ -37,13 +37,19 @@ class MapDisplay(QWidget):
         )
         self.low_percent.setValue(ROBUST[0])
         self.high_percent.setValue(ROBUST[1])
-        self.lock = QCheckBox("Lock across genes")
-        self.lock.setToolTip("Keep these limits when the gene changes, so that colours of different genes compare")
-        self.maps = Combo("Colour map; those that read best on H&E come first")
+        self.lock = QCheckBox("Loc&k across genes")
+        self.lock.setToolTip("Keep these limits when the gene changes, so that colours of genes compare (Alt+K)")
+        self.maps = Combo("Colour map; those that read best on H&E and for colour-blind readers come first (Alt+C)")
         for name, advice in MAPS:
             self.maps.add(name, tip=advice)
         self.opacity = QSlider(Qt.Orientation.Horizontal, minimum=0, maximum=100)
-        self.opacity.setToolTip("How much the map covers the slide")
+        self.opacity.setToolTip("How much the map covers the slide (Alt+Y)")
+        self.hide_low = QCheckBox("&Hide below")
+        self.hide_low.setToolTip("Draw only spots with at least this value (Alt+H); the others become transparent")
+        self.threshold = _number(-1e9, 1e9, 3, "Value from which spots are drawn")
+        self.threshold.setEnabled(False)
+        self.smooth = QCheckBox("S&mooth")
+        self.smooth.setToolTip("A smooth map between the spots, or every spot by itself (Alt+M)")
         self._arrange()
         for box in (self.low, self.high):
             box.valueChanged.connect(lambda _: self._lock(self.low.value(), self.high.value()))
@@ -51,6 +57,9 @@ class MapDisplay(QWidget):
             box.valueChanged.connect(lambda _: self._by_percentile())
         self.lock.toggled.connect(self._toggle_lock)
         self.maps.activated.connect(lambda _: self._set_colours(self.maps.currentText()))
+        self.hide_low.toggled.connect(self._toggle_threshold)
+        self.threshold.valueChanged.connect(lambda _: self._set_threshold())
+        self.smooth.toggled.connect(self._set_smooth)
         self.opacity.valueChanged.connect(lambda percent: self._set_opacity(percent / 100))
 
     def _arrange(self) -> None:
@@ -64,9 +73,14 @@ class MapDisplay(QWidget):
             grid.addWidget(low, row, 1)
             grid.addWidget(high, row, 2)
         grid.addWidget(self.unit, 1, 3)
-        grid.addWidget(self.lock, 3, 1, 1, 3)
-        for row, (label, widget) in enumerate((("Colours", self.maps), ("Opacity", self.opacity)), start=4):
-            grid.addWidget(QLabel(label), row, 0)
+        grid.addWidget(self.lock, 3, 1, 1, 2)
+        grid.addWidget(self.smooth, 3, 3)
+        grid.addWidget(self.hide_low, 4, 0, 1, 2)
+        grid.addWidget(self.threshold, 4, 2)
+        for row, (label, widget) in enumerate((("&Colours", self.maps), ("Opacit&y", self.opacity)), start=5):
+            named = QLabel(label)
+            named.setBuddy(widget)
+            grid.addWidget(named, row, 0)
             grid.addWidget(widget, row, 1, 1, 3)
         grid.setColumnStretch(1, 1)
         grid.setColumnStretch(2, 1)
@@ -83,6 +97,12 @@ class MapDisplay(QWidget):
         for box, percent in zip((self.low_percent, self.high_percent), self._map.percentiles, strict=True):
             quietly(box, box.setValue, percent)
         self.maps.setCurrentText(self._map.colormap.name)
+        threshold = self._map.threshold
+        quietly(self.hide_low, self.hide_low.setChecked, threshold is not None)
+        self.threshold.setEnabled(threshold is not None)
+        if threshold is not None:
+            quietly(self.threshold, self.threshold.setValue, threshold)
+        quietly(self.smooth, self.smooth.setChecked, self._map.smooth)
         quietly(self.opacity, self.opacity.setValue, round(100 * self._map.layer.opacity))
         self.histogram.set_colours(self._map.colormap.colors)
         self._count()
@@ -119,6 +139,23 @@ class MapDisplay(QWidget):
             self._map.set_limits("robust", low, high)
             quietly(self.lock, self.lock.setChecked, False)
             self._show_limits()
+
+    def _toggle_threshold(self, on: bool) -> None:
+        self.threshold.setEnabled(on)
+        if self._map is not None and on and self._map.threshold is None:
+            low, high = self._map.limits
+            quietly(self.threshold, self.threshold.setValue, (low + high) / 2)
+        self._set_threshold()
+
+    def _set_threshold(self) -> None:
+        if self._map is not None:
+            self._map.set_threshold(self.threshold.value() if self.hide_low.isChecked() else None)
+
+    def _set_smooth(self, on: bool) -> None:
+        if self._map is not None:
+            name = self._map.result.name
+            self._layers.set_smooth(name, on)
+            self._map = self._layers.gene_map(name)
 
     def _set_colours(self, name: str) -> None:
         if self._map is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QPointF, QRectF, QSize, Qt, Signal
-from qtpy.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent, QPalette, QPen, QPolygonF
+from qtpy.QtGui import QColor, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPalette, QPen, QPolygonF
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
 _BINS = 64
@@ -26,7 +26,11 @@ class RangeHistogram(QWidget):
         super().__init__(parent)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setMouseTracking(True)
-        self.setToolTip("Histogram of this gene over all spots; drag the handles to change the colour limits")
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setToolTip(
+            "Histogram of this gene over all spots; drag the handles to change the colour limits. Left and Right move "
+            "the upper one, with Shift the lower one"
+        )
         self.setAccessibleName("Histogram with colour limits")
         self._counts = np.zeros(_BINS)
         self._span = (0.0, 1.0)
@@ -87,6 +91,10 @@ class RangeHistogram(QWidget):
         for i, (height, rgb) in enumerate(zip(heights, colours, strict=True)):
             painter.setBrush(QColor.fromRgbF(*map(float, rgb[:3])))
             painter.drawRect(QRectF(_MARGIN_PX + i * width, floor - height, width + 0.5, height))
+        if self.hasFocus():
+            painter.setPen(QPen(self.palette().color(QPalette.ColorRole.Highlight), 1, Qt.PenStyle.DotLine))
+            painter.setBrush(Qt.BrushStyle.NoBrush)
+            painter.drawRect(self.rect().adjusted(0, 0, -1, -1))
         painter.setPen(QPen(ink, 1))
         painter.drawLine(QPointF(_MARGIN_PX, floor), QPointF(self.width() - _MARGIN_PX, floor))
         painter.setBrush(ink)
@@ -112,9 +120,23 @@ class RangeHistogram(QWidget):
             return
         limits = list(self._limits)
         limits[self._dragged] = self._value(at)
+        self._move(limits)
+
+    def _move(self, limits: list[float]) -> None:
         if limits[0] < limits[1]:
             self.set_limits(*limits)
             self.limits_dragged.emit(*limits)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Move a handle by a hundredth of the width."""
+        if event.key() not in (Qt.Key.Key_Left, Qt.Key.Key_Right):
+            super().keyPressEvent(event)
+            return
+        which = 0 if event.modifiers() & Qt.KeyboardModifier.ShiftModifier else 1
+        step = (self._span[1] - self._span[0]) / 100
+        limits = list(self._limits)
+        limits[which] += step if event.key() == Qt.Key.Key_Right else -step
+        self._move(limits)
 
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:
         """Let go."""
