@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from napari_he2st.core.geometry import inside_polygon, polygon_pixels
 
 
-@given(st.lists(st.lists(st.tuples(st.floats(-4, 14), st.floats(-4, 11)), min_size=3, max_size=8), min_size=1, max_size=4))
+@given(
+    st.lists(st.lists(st.tuples(st.floats(-4, 14), st.floats(-4, 11)), min_size=3, max_size=8), min_size=1, max_size=4)
+)
 def test_pixels_whose_centres_lie_in_polygons(polygons):
     rings = [np.array([*corners, corners[0]]) for corners in polygons]
     owner = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])

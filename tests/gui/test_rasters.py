@@ -104,7 +104,9 @@ def test_cells_have_the_pixels_of_the_nuclei_that_they_were_predicted_for(mpp):
     for raster in (raster_of_nuclei(nuclei, grid), raster_of_outlines(texts, grid)):
         row, column = np.divmod(np.flatnonzero(raster.source < 3), raster.shape[1])
         where = np.stack([row, column], axis=1) * raster.scale_um + raster.translate_um
-        shown.append({(*np.round(yx, 6), spot) for yx, spot in zip(where, raster.source[raster.source < 3], strict=True)})
+        shown.append(
+            {(*np.round(yx, 6), spot) for yx, spot in zip(where, raster.source[raster.source < 3], strict=True)}
+        )
     assert shown[0] == shown[1]
     assert len(shown[0]) == 180 + 80 + 1
 

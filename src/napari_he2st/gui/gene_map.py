@@ -9,6 +9,7 @@ from napari.layers import Image, Points
 from napari.utils.colormaps import Colormap
 from numpy.typing import NDArray
 
+from napari_he2st.core.expression import unit_of
 from napari_he2st.core.geometry import world_from_level0
 from napari_he2st.engine.session_items import Result
 from napari_he2st.gui.colours import MAPS, colour_map
@@ -30,11 +31,6 @@ Mode = Literal["robust", "locked"]
 _SAMPLE = 50_000  # values that percentiles are taken from
 _REFIT = 1.25  # growth of the finished part after which a filling map gets new limits
 _VALUE = "value"  # the one feature column: a new name would freeze napari's colours
-
-
-def unit_of(scale: str) -> str:
-    """An expression scale as it is written in legends: ``"log1p CP10k"``."""
-    return scale.replace("_", " ").replace("cp10k", "CP10k")
 
 
 def legend(label: str, scale: str) -> str:

@@ -9,7 +9,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialog, QLabel, QScrollArea, QVBoxLayout, QWidget
 
 from napari_he2st.core import keys
-from napari_he2st.gui.gene_map import unit_of
+from napari_he2st.core.expression import unit_of
 from napari_he2st.gui.picking import SpotPicker
 from napari_he2st.gui.widgets.pictures import Picture, PictureGrid
 from napari_he2st.gui.worker import Task, run

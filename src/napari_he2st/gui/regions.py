@@ -26,11 +26,11 @@ from superqt.utils import qdebounced
 from napari_he2st.analysis.regions import compare_spots, inside_any, region_table
 from napari_he2st.core import keys
 from napari_he2st.core.atomic import atomic_write
+from napari_he2st.core.expression import unit_of
 from napari_he2st.core.progress import Control
 from napari_he2st.core.types import Region
 from napari_he2st.data.geojson import read_regions, write_regions
 from napari_he2st.gui.colours import colour_regions
-from napari_he2st.gui.gene_map import unit_of
 from napari_he2st.gui.region_layer import free_name
 from napari_he2st.gui.widgets.combo import Combo
 from napari_he2st.gui.widgets.gene_model import Column

@@ -11,7 +11,8 @@ from qtpy.QtWidgets import QFormLayout, QLabel, QVBoxLayout, QWidget
 from napari_he2st.engine.compare import Comparison
 from napari_he2st.engine.domain_agreement import DomainAgreement, agree_on_domains, group_columns
 from napari_he2st.gui.widgets.combo import Combo
-from napari_he2st.gui.widgets.gene_table import Column, GeneTable
+from napari_he2st.gui.widgets.gene_model import Column
+from napari_he2st.gui.widgets.gene_table import GeneTable
 from napari_he2st.gui.widgets.heat_map import HeatMap
 
 if TYPE_CHECKING:

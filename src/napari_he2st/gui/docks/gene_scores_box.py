@@ -11,7 +11,8 @@ from superqt.utils import qdebounced
 
 from napari_he2st.analysis.metrics import METRICS
 from napari_he2st.engine.compare import Comparison
-from napari_he2st.gui.widgets.gene_table import Column, GeneTable
+from napari_he2st.gui.widgets.gene_model import Column
+from napari_he2st.gui.widgets.gene_table import GeneTable
 from napari_he2st.gui.widgets.scatter import Scatter
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QFormLayout, QLabel, QListWidget, QListWidgetItem, QPushButton, QWidget
 
 from napari_he2st.core import keys
+from napari_he2st.core.expression import unit_of
 from napari_he2st.engine.conversion import conversion
 from napari_he2st.engine.session_items import Result
-from napari_he2st.gui.gene_map import unit_of
 from napari_he2st.gui.widgets.result_chooser import ResultChooser
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 from napari_he2st.engine.compare import Comparison
 from napari_he2st.engine.ranking import Ranking, rank
 from napari_he2st.gui.widgets.distribution import Distribution
-from napari_he2st.gui.widgets.gene_table import Column, GeneTable
+from napari_he2st.gui.widgets.gene_model import Column
+from napari_he2st.gui.widgets.gene_table import GeneTable
 
 if TYPE_CHECKING:
     from napari_he2st.gui.docks.base import Dock

@@ -9,9 +9,10 @@ from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QGridLayout, QLabel, QSizePolicy, QSlider, QWidget
 from superqt.utils import qdebounced
 
+from napari_he2st.core.expression import unit_of
 from napari_he2st.engine.session_items import Result
 from napari_he2st.gui.colours import MAPS
-from napari_he2st.gui.gene_map import ROBUST, GeneMap, unit_of
+from napari_he2st.gui.gene_map import ROBUST, GeneMap
 from napari_he2st.gui.layers import SlideLayers
 from napari_he2st.gui.widgets.combo import Combo
 from napari_he2st.gui.widgets.histogram import RangeHistogram
