@@ -19,6 +19,7 @@ from napari_he2st.engine.open_session import open_session, restore
 from napari_he2st.engine.save_session import save_session
 from napari_he2st.engine.saved_session import read_session
 from napari_he2st.engine.session import Session
+from napari_he2st.engine.session_items import Derived
 
 
 @pytest.fixture
@@ -64,6 +65,7 @@ def session(slide_file):
         ("#112233", "#445566"),
     )
     session.set_domains("run", domains)
+    session.add_derived("run", "T cells", Derived(np.arange(6, dtype=np.float32), "score", "mean of CD3E"))
     session.select(slide="a", result="section", gene="CD3E")
     yield session
     for item in session.slides.values():
@@ -93,6 +95,9 @@ def test_everything_comes_back(session, tmp_path):
     assert (run.kind, run.warnings) == ("predicted", ["Trained on another organ"])
     np.testing.assert_array_equal(run.values, session.results["run"].values)
     np.testing.assert_array_equal(run.std, session.results["run"].std)
+    derived = run.derived["T cells"]
+    np.testing.assert_array_equal(derived.values, np.arange(6))
+    assert (derived.unit, derived.made_of) == ("score", "mean of CD3E")
     domains, kept = again.domains["run"], session.domains["run"]
     np.testing.assert_array_equal(domains.labels, kept.labels)
     np.testing.assert_array_equal(domains.embedding, kept.embedding)
@@ -232,3 +237,12 @@ def test_regions_can_be_taken_back(session):
     assert session.undo_regions("a")
     assert session.regions["a"] == []
     assert not session.undo_regions("a")
+
+
+def test_slides_stay_in_register(session, tmp_path):
+    Image.fromarray(np.full((300, 300, 3), 200, dtype=np.uint8)).save(tmp_path / "slides" / "b.png")
+    session.add_slide(Slide.open(tmp_path / "slides" / "b.png", mpp=2.0))
+    session.register_slide("b", "a", Transform.scale(1.0, (12.0, -3.0)))
+    save_session(session, tmp_path / "mine")
+    found = restored(tmp_path / "mine.he2st-session").registrations["b", "a"]
+    np.testing.assert_allclose(found(np.zeros((1, 2))), [[12.0, -3.0]])

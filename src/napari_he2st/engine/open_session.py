@@ -16,7 +16,7 @@ from napari_he2st.core.schema import facts_of
 from napari_he2st.core.types import Domains, Nuclei, Region, Transform
 from napari_he2st.data.slides.fingerprint import fingerprint_of
 from napari_he2st.engine.saved_session import SavedResult, SavedSession, SavedSlide
-from napari_he2st.engine.session_items import Made
+from napari_he2st.engine.session_items import Derived, Made
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -38,6 +38,8 @@ class OpenedSession:
         Slide, tissue and nuclei by name.
     results
         Expression by name, with the file it lies in and what has to be said of it.
+    domains, derived
+        Of results, by their names.
     """
 
     saved: SavedSession
@@ -45,6 +47,7 @@ class OpenedSession:
     regions: dict[str, list[Region]]
     results: dict[str, tuple[AnnData, Path | None, list[str]]]
     domains: dict[str, Domains]
+    derived: dict[str, dict[str, Derived]]
 
 
 def open_session(
@@ -72,6 +75,7 @@ def open_session(
     regions: dict[str, list[Region]] = {}
     opened: dict[str, tuple[AnnData, Path | None, list[str]]] = {}
     domains: dict[str, Domains] = {}
+    derived: dict[str, dict[str, Derived]] = {}
     control.start(len(saved.slides) + len(saved.results), "Opening the session")
     try:
         for slide in saved.slides:
@@ -88,12 +92,14 @@ def open_session(
                 opened[result.name] = _open_result(saved, result, fingerprint)
                 if result.domains:
                     domains[result.name] = _read_domains(saved.inside(result.domains))
+                if result.derived:
+                    derived[result.name] = _read_derived(saved.inside(result.derived))
             control.advance()
     except BaseException:
         for slide_, *_ in slides.values():
             slide_.close()
         raise
-    return OpenedSession(saved, slides, regions, opened, domains)
+    return OpenedSession(saved, slides, regions, opened, domains, derived)
 
 
 def _open_slide(
@@ -161,6 +167,13 @@ def _read_domains(file: Path) -> Domains:
         return Domains(arrays["labels"].astype(np.intp), facts["params"], embedding, names, colours)
 
 
+def _read_derived(file: Path) -> dict[str, Derived]:
+    with np.load(file, allow_pickle=False) as arrays:
+        facts = json.loads(str(arrays["facts"]))
+        values = arrays["values"].astype(np.float32)
+    return {label: Derived(row, unit, made_of) for (label, unit, made_of), row in zip(facts, values, strict=True)}
+
+
 def restore(session: Session, opened: OpenedSession) -> None:
     """Put what was opened into a session, beside what it holds already."""
     names: dict[str, str] = {}
@@ -186,6 +199,11 @@ def restore(session: Session, opened: OpenedSession) -> None:
         results[name] = result.name
         if name in opened.domains:
             session.set_domains(result.name, opened.domains[name])
+        for label, derived in opened.derived.get(name, {}).items():
+            session.add_derived(result.name, label, derived)
+    for moving, fixed, matrix in opened.saved.registered:
+        if moving in names and fixed in names:
+            session.register_slide(names[moving], names[fixed], Transform(np.asarray(matrix, dtype=np.float64)))
     current = opened.saved.current
     chosen = {"slide": names.get(current["slide"] or ""), "result": results.get(current["result"] or "")}
     session.select(**{key: value for key, value in chosen.items() if value is not None}, gene=current["gene"])

@@ -94,6 +94,10 @@ def save_session(
         "current": {"slide": session.slide, "result": session.result, "gene": session.gene},
         "look": dict(look or {}),
         "left_out": left_out,
+        "registered": [
+            (moving, fixed, np.asarray(transform.matrix).tolist())
+            for (moving, fixed), transform in session.registrations.items()
+        ],
     }
     with atomic_write(folder / FILE, force=True) as aside:
         aside.write_text(json.dumps(text, indent=1, default=_plain), encoding="utf-8")
@@ -132,6 +136,7 @@ def _save_result(session: Session, result: Result, folder: Path, kept: set[str],
         "" if domains is None else _within(_save_domains(domains, folder, quick), folder, kept),
         made,
         way.tolist() if again and way is not None else None,
+        "" if not result.derived else _within(_save_derived(result, folder), folder, kept),
     )
 
 
@@ -202,6 +207,15 @@ def _save_domains(domains: Domains, folder: Path, quick: bool) -> Path:
         arrays["embedding"] = domains.embedding
     with atomic_write(file) as aside:
         np.savez(aside, allow_pickle=False, **arrays)
+    return file
+
+
+def _save_derived(result: Result, folder: Path) -> Path:
+    file = _new(folder, "derived", ".npz")
+    facts = [(label, derived.unit, derived.made_of) for label, derived in result.derived.items()]
+    values = np.stack([derived.values for derived in result.derived.values()])
+    with atomic_write(file) as aside:
+        np.savez(aside, allow_pickle=False, values=values, facts=np.array(json.dumps(facts)))
     return file
 
 

@@ -6,6 +6,7 @@
         session.json       what was open, and what was chosen
         results/*.h5ad     results that are not in a file of their own
         domains/*.npz      labels, names and colours
+        derived/*.npz      scores of signatures and other computed maps
         nuclei/*.npz       label images
         regions/*.geojson
 
@@ -26,7 +27,7 @@ from napari_he2st.core.errors import SessionError
 SUFFIX = ".he2st-session"
 """How the folder's name ends."""
 FILE, FORMAT = "session.json", 1
-PARTS = ("results", "domains", "nuclei", "regions")
+PARTS = ("results", "domains", "derived", "nuclei", "regions")
 """Folders in the folder."""
 
 _LARGEST = 64 << 20  # bytes of session.json
@@ -90,6 +91,8 @@ class SavedResult:
         ``function`` and ``told`` of :class:`~napari_he2st.engine.session_items.Made`, or None.
     way
         How the spots of one that is made again were moved, shape (3, 3), or None.
+    derived
+        File of the maps that were computed from its genes, in the session's folder, or empty.
     """
 
     name: str
@@ -100,6 +103,7 @@ class SavedResult:
     domains: str = ""
     made: dict[str, Any] | None = None
     way: list[list[float]] | None = None
+    derived: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,8 @@ class SavedSession:
         What the window keeps there: layers, camera, docks.
     left_out
         Names of results that were open and could not be saved.
+    registered
+        Slides that were brought into register: which one, onto which, and the matrix, shape (3, 3).
     """
 
     folder: Path
@@ -126,6 +132,7 @@ class SavedSession:
     current: dict[str, str | None]
     look: dict[str, Any]
     left_out: list[str]
+    registered: list[tuple[str, str, list[list[float]]]]
 
     def place_of(self, slide: SavedSlide) -> Path | str | None:
         """Where the slide's file is now: its old place, or the same way from the folder; None if it is in neither."""
@@ -177,6 +184,7 @@ def read_session(folder: str | Path) -> SavedSession:
         slides = [SavedSlide(**slide) for slide in text["slides"]]
         results = [SavedResult(**result) for result in text["results"]]
         look, left_out = dict(text["look"]), [str(name) for name in text["left_out"]]
+        registered = [(str(moving), str(fixed), matrix) for moving, fixed, matrix in text["registered"]]
     except FileNotFoundError:
         raise SessionError("There is no session in this folder", where=folder, todo=todo) from None
     except OSError as error:
@@ -185,4 +193,4 @@ def read_session(folder: str | Path) -> SavedSession:
         raise SessionError(
             f"The session's file is damaged ({error})", where=file, todo="Open the slides anew"
         ) from error
-    return SavedSession(folder, slides, results, current, look, left_out)
+    return SavedSession(folder, slides, results, current, look, left_out, registered)
