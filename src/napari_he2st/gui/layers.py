@@ -91,6 +91,7 @@ class SlideLayers:
         self._maps: dict[str, GeneMap] = {}
         self._spreads: dict[str, GeneMap] = {}
         self._domains: dict[str, DomainMap] = {}
+        self._waiting: set[str] = set()  # results whose domains are seen once their slide is chosen
         self._masks: dict[str, Image] = {}
         self._regions: dict[str, RegionLayer] = {}
         self._nuclei: dict[str, Labels] = {}
@@ -405,6 +406,13 @@ class SlideLayers:
         for gene_map in self._maps.values():
             if gene_map.result.slide != slide:
                 gene_map.layer.visible = False
+        for name, domain_map in self._domains.items():
+            if self.session.results[name].slide == slide:
+                domain_map.layer.visible |= name in self._waiting
+                self._waiting.discard(name)
+            elif domain_map.layer.visible:
+                domain_map.layer.visible = False
+                self._waiting.add(name)
 
     def _selection_changed(self) -> None:
         """Bring the current result to the front; every visible map follows the current gene."""
@@ -454,7 +462,10 @@ class SlideLayers:
         else:
             self._domains[result] = DomainMap(gene_map, domains)
         self._put(self._domains[result].layer)
-        self._domains[result].layer.visible = True
+        here = self.session.results[result].slide == self.session.slide
+        self._domains[result].layer.visible = here
+        if not here:
+            self._waiting.add(result)
 
 
 def _drawing(inks: NDArray[np.uint8], name: str, step_um: Any, at_um: Any, **facts: Any) -> Image:
