@@ -116,9 +116,9 @@ def tissue_slide(slide_file: Path):
 @pytest.fixture(scope="session")
 def bundle():
     """A predictor of three genes, each of which is the same everywhere: it needs no weights and no time."""
-    from napari_he2st.zoo.guard import preload_triton
+    from napari_he2st.zoo.guard import preload
 
-    preload_triton()
+    preload()
     import torch
 
     from napari_he2st.zoo.bundle import Bundle

@@ -25,9 +25,9 @@ def viewer(make_napari_viewer_proxy):
 @pytest.fixture
 def predicted(viewer, tissue_slide):
     """A retrieval predictor's result on a slide, as the Predict dock leaves it."""
-    from napari_he2st.zoo.guard import preload_triton
+    from napari_he2st.zoo.guard import preload
 
-    preload_triton()
+    preload()
     from tests.tiny.lookup import lookup_bundle
 
     from napari_he2st.engine.results import result_facts

@@ -30,8 +30,23 @@ def test_systems_are_imported_behind_the_guard() -> None:
 import sys
 from napari_he2st.zoo import catalogue, guard
 order = []
-catalogue.preload_triton = lambda: order.append("torch" in sys.modules)
+catalogue.preload = lambda: order.append("torch" in sys.modules)
 catalogue.system("mean")
 assert order == [False]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="libraries are loaded ahead on Linux only")
+def test_torch_is_loaded_ahead_while_other_threads_run() -> None:
+    code = """
+from pathlib import Path
+from napari_he2st.zoo.guard import preload
+preload()
+assert "libtorch_cpu.so" in Path("/proc/self/maps").read_text()
+import sys
+assert "torch" not in sys.modules
+import torch
+assert torch.ones(2).sum() == 2
 """
     subprocess.run([sys.executable, "-c", code], check=True)

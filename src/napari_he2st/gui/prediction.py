@@ -164,7 +164,7 @@ def load_bundle(name_or_path: str) -> tuple[Bundle, dict[str, Any]]:
     from napari_he2st.zoo.catalogue import bundle_row, load
 
     bundle = load(name_or_path)  # its guard comes before anything that imports torch
-
+    kind_of(bundle)  # loads the engine, which the window would wait for
     return bundle, {**bundle_row(bundle.id, bundle.manifest), "path": name_or_path}
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from napari_he2st.core.errors import ModelError, UnknownNameError
 from napari_he2st.core.registry import Entry, Registry, unknown_name
 from napari_he2st.zoo.card import TASKS, Card, read_card
-from napari_he2st.zoo.guard import preload_triton
+from napari_he2st.zoo.guard import preload
 from napari_he2st.zoo.manifest import FILE_NAME, Manifest, read_manifest
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def system(slug: str) -> type[System]:
     card = card_of(slug)
     if card.status == "unavailable":
         raise ModelError(f"{card.title} cannot be used: {card.reason}", where=card.slug)
-    preload_triton()
+    preload()
     from napari_he2st.zoo.base import System
 
     module = import_module(card.module)
@@ -226,7 +226,7 @@ def load(name_or_path: str | Path) -> Bundle:
     BundleError, WeightsError
         The bundle is incomplete, damaged or does not fit its system.
     """
-    preload_triton()
+    preload()
     from napari_he2st.zoo.bundle import Bundle
 
     name = str(name_or_path)
