@@ -113,7 +113,6 @@ class GenesDock(Dock):
         self.display.show_result(result)
         self.blend.follow()
         self.signatures.follow()
-        self.trust.follow()
         self.spot.follow()
 
     def _derived_changed(self, name: str) -> None:
@@ -165,6 +164,7 @@ class GenesDock(Dock):
         self.matches.setVisible(result is not None and _looks_up(result))
         self.note.setText(_EMPTY if result is None else " ".join([_note(result), *result.warnings]))
         self.gene_list.show_result(result)
+        self.trust.follow()
 
     def _show_facts(self) -> None:
         result, gene = self._listed, self.session.gene

@@ -45,7 +45,6 @@ class SpotBox(QWidget):
         self._result: Result | None = None
         self.row: int | None = None
         self.text = QLabel(_ASK, wordWrap=True, textFormat=Qt.TextFormat.RichText)
-        self.text.setTextInteractionFlags(Qt.TextInteractionFlag.LinksAccessibleByMouse)
         self.text.setTextInteractionFlags(
             Qt.TextInteractionFlag.LinksAccessibleByMouse | Qt.TextInteractionFlag.LinksAccessibleByKeyboard
         )
