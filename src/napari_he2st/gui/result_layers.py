@@ -159,6 +159,13 @@ class ResultLayers:
                 self._put(blend.layer)
             blend.layer.visible = bool(labels)
         gene_map.layer.visible = not labels
+        if self._front_layer(result) in self.viewer.layers:
+            self.viewer.layers.selection.active = self._front_layer(result)
+
+    def _front_layer(self, result: str) -> Image | Points:
+        """The layer that shows a result: several genes in one picture, or its map."""
+        blend = self._blends.get(result)
+        return blend.layer if blend is not None and blend.parts else self._maps[result].layer
 
     def set_smooth(self, result: str, smooth: bool) -> None:
         """Draw a result as a smooth map or spot by spot."""
@@ -252,7 +259,7 @@ class ResultLayers:
             self._put(current.layer)
             layers = self.viewer.layers
             if self.side_by_side.comparison is None and not isinstance(layers.selection.active, Shapes):
-                layers.selection.active = current.layer  # the status bar shows the active layer's value
+                layers.selection.active = self._front_layer(current.result.name)  # the status bar shows the active layer's value
         for name in self._maps:
             self._catch_up(name)
 
