@@ -77,6 +77,8 @@ class GeneTour(RegionTour):
         box.choice.setCurrentIndex(box.choice.findText("HER2 amplicon"))
         box.score.click()
         self.wait(lambda: self.session.gene == "HER2 amplicon", "the signature is scored")
+        self.idle(0.3)
+        self.genes_dock.reveal(box)
         self.keep("genes-signature")
 
     def gallery(self) -> None:
@@ -90,7 +92,10 @@ class GeneTour(RegionTour):
     def pinned(self) -> None:
         """The genes of one spot."""
         self.fold(self.genes_dock.spot)
+        self.session.select(gene="ERBB2")
         self.genes_dock.spot.pin(90)
+        self.idle(0.3)
+        self.genes_dock.reveal(self.genes_dock.spot)
         self.keep("genes-spot")
 
     def trust(self) -> None:
@@ -100,6 +105,8 @@ class GeneTour(RegionTour):
         self.fold(self.genes_dock.trust)
         self.genes_dock.trust.measure.click()
         self.wait(lambda: self.session.gene == "Distance to training", "tiles are compared")
+        self.idle(0.3)
+        self.genes_dock.reveal(self.genes_dock.trust)
         self.keep("genes-trust")
 
     def run(self) -> None:
