@@ -165,7 +165,7 @@ class RegionsDialog(QDialog):
         if slide is None or gene is None:
             self._fill(None, regions, {})
             return
-        known = [found for found in results if gene in found.genes]
+        known = [found for found in results if found.shows(gene)]
         self._measuring = run(
             _measure,
             regions,
@@ -188,7 +188,7 @@ class RegionsDialog(QDialog):
                 numbers = [_text(value) for value in (found.mean, found.sd, found.p50)]
                 texts = [found.source, f"{found.n:,}", f"{found.area_mm2:.3f}", *numbers, spread]
                 self._write_row(row, region, texts)
-                self.table.item(row, 2).setToolTip(f"{found.gene}, {unit_of(sources[found.source].scale)}")
+                self.table.item(row, 2).setToolTip(f"{found.gene}, {sources[found.source].unit(found.gene)}")
             for row, region in enumerate(regions if not rows else []):
                 self._write_row(row, region, ["–"] * (len(_HEADS) - 2))
         self.research.setVisible(any(found.kind == "predicted" for found in sources.values()))
@@ -378,7 +378,13 @@ def _measure(regions: list[Region], results: list[Result], gene: str, mpp: float
     """The region table of a gene, with gene and scale beside the source."""
     table = region_table(regions, {found.title: (found.column(gene), found.grid.xy) for found in results}, mpp)
     table.insert(2, "gene", gene)
-    table.insert(4, "scale", table["source"].map({found.title: found.scale for found in results}))
+    table.insert(
+        4,
+        "scale",
+        table["source"].map(
+            {found.title: found.unit(gene) if gene in found.derived else found.scale for found in results}
+        ),
+    )
     return table
 
 

@@ -149,17 +149,25 @@ class ResultLayers:
 
     def show_blend(self, result: str, labels: list[str]) -> None:
         """Show several genes of a result in place of its map; none of them brings the map back."""
-        gene_map = self._maps[result]
-        if labels and result not in self._blends:
-            made = self._blends[result] = BlendMap(gene_map)
-            tell_spot(made.layer, self.session, partial(_drawn_blend, made))
-        blend = self._blends.get(result)
-        if blend is not None:
+        gene_map, blend = self._maps[result], self._blends.get(result)
+        if not labels:
+            if blend is not None:
+                self._drop(self._blends.pop(result).layer)
+        else:
+            if blend is None:
+                blend = self._blends[result] = BlendMap(gene_map)
+                tell_spot(blend.layer, self.session, partial(_drawn_blend, blend))
             blend.show(labels)
-            if labels:
-                self._put(blend.layer)
-            blend.layer.visible = bool(labels)
+            self._put(blend.layer)
+            blend.layer.visible = True
         gene_map.layer.visible = not labels
+        if self._front_layer(result) in self.viewer.layers:
+            self.viewer.layers.selection.active = self._front_layer(result)
+
+    def _front_layer(self, result: str) -> Image | Points:
+        """The layer that shows a result: several genes in one picture, or its map."""
+        blend = self._blends.get(result)
+        return blend.layer if blend is not None and blend.parts else self._maps[result].layer
 
     def set_smooth(self, result: str, smooth: bool) -> None:
         """Draw a result as a smooth map or spot by spot."""
@@ -253,7 +261,9 @@ class ResultLayers:
             self._put(current.layer)
             layers = self.viewer.layers
             if self.side_by_side.comparison is None and not isinstance(layers.selection.active, Shapes):
-                layers.selection.active = current.layer  # the status bar shows the active layer's value
+                layers.selection.active = self._front_layer(
+                    current.result.name
+                )  # the status bar shows the active layer's value
         for name in self._maps:
             self._catch_up(name)
 

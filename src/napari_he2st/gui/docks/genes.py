@@ -64,6 +64,9 @@ class GenesDock(Dock):
         self.spot = SpotBox(self, self.gene_list)
         pinned = Fold("P&inned spot", self.spot, "While this is open, a click pins a spot: its highest genes")
         pinned.toggled.connect(self.spot.listen)
+        folds = several, made, doubt, pinned
+        for fold in folds:
+            fold.toggled.connect(lambda on, fold=fold: self.reveal(fold) if on else None)
         hint = QLabel(f"Hold {HIDE_KEY}: slide without maps. {STAR_KEY}: star. {LIST_KEY}: list. /: find.")
         hint.setWordWrap(True)
         hint.setToolTip("H works while the picture or the gene table has the keyboard, the others in the table")
@@ -78,7 +81,7 @@ class GenesDock(Dock):
         for widget in (self.chooser, self.note):
             self.body.addWidget(widget)
         self.body.addWidget(self.gene_list, 1)
-        for widget in (self.facts, self.spread, self.display, several, made, doubt, pinned, hint):
+        for widget in (self.facts, self.spread, self.display, *folds, hint):
             self.body.addWidget(widget)
         tip = "Small maps of the genes in the list, which follow the view (M)"
         self.gallery = self.add_button("Maps…", tip, self._show_gallery)
@@ -113,7 +116,6 @@ class GenesDock(Dock):
         self.display.show_result(result)
         self.blend.follow()
         self.signatures.follow()
-        self.trust.follow()
         self.spot.follow()
 
     def _derived_changed(self, name: str) -> None:
@@ -165,6 +167,7 @@ class GenesDock(Dock):
         self.matches.setVisible(result is not None and _looks_up(result))
         self.note.setText(_EMPTY if result is None else " ".join([_note(result), *result.warnings]))
         self.gene_list.show_result(result)
+        self.trust.follow()
 
     def _show_facts(self) -> None:
         result, gene = self._listed, self.session.gene

@@ -146,8 +146,8 @@ class SignatureBox(QWidget):
 
     def _made(self, result: Result, name: str, derived: Derived) -> None:
         if self._session.results.get(result.name) is result:
-            self._session.add_derived(result.name, name, derived)
-            self._dock.say(derived.made_of)
+            listed = self._session.add_derived(result.name, name, derived)
+            self._dock.say(f"{listed} is listed above the genes.")
 
     def _remove(self) -> None:
         if self._session.result is not None and self._session.gene is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt
+from qtpy.QtGui import QPalette
 from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 from scipy.sparse import issparse
 
@@ -45,7 +46,6 @@ class SpotBox(QWidget):
         self._result: Result | None = None
         self.row: int | None = None
         self.text = QLabel(_ASK, wordWrap=True, textFormat=Qt.TextFormat.RichText)
-        self.text.setTextInteractionFlags(Qt.TextInteractionFlag.LinksAccessibleByMouse)
         self.text.setTextInteractionFlags(
             Qt.TextInteractionFlag.LinksAccessibleByMouse | Qt.TextInteractionFlag.LinksAccessibleByKeyboard
         )
@@ -85,13 +85,22 @@ class SpotBox(QWidget):
         gene = self._session.gene
         lines = [describe(self._session, result, [gene], self.row)] if gene and result.shows(gene) else []
         values = values_of_spot(result, self.row)
-        lines.append(f"<b>Highest</b>: {_links(result, values, values)}")
+        lines.append(f"<b>Highest</b>: {self._links(result, values, values)}")
         if self._list.summary is not None:
             above = values - self._list.summary.mean
-            lines.append(f"<b>Furthest above their mean</b>: {_links(result, above, values)}")
+            lines.append(f"<b>Furthest above their mean</b>: {self._links(result, above, values)}")
         x, y = result.grid.xy[self.row]
         self.text.setText(f"Spot {self.row} at pixel ({x:.0f}, {y:.0f})<br>" + "<br>".join(lines))
         self.unpin.setVisible(True)
+
+    def _links(self, result: Result, order: NDArray[np.float64], values: NDArray[np.float64]) -> str:
+        """The genes with the highest ``order``, each a link, with their values."""
+        known = np.flatnonzero(np.isfinite(order))
+        best = known[np.argsort(-order[known], kind="stable")[:SHOWN]]
+        ink = self.palette().color(QPalette.ColorRole.WindowText).name()  # blue links cannot be read on a dark theme
+        names = (result.genes[i] for i in best)
+        links = (f'<a style="color: {ink}" href="{gene}">{gene}</a>' for gene in names)
+        return ", ".join(f"{link} {value:.2f}" for link, value in zip(links, values[best], strict=True))
 
     def _forget(self) -> None:
         self.row = None
@@ -113,13 +122,3 @@ def values_of_spot(result: Result, row: int) -> NDArray[np.float64]:
         values = result.adata.X  # by rows, while the values are kept by columns
     found = values[[row]] if issparse(values) else values[row]
     return np.asarray(found.toarray() if issparse(found) else found, dtype=np.float64).ravel()
-
-
-def _links(result: Result, order: NDArray[np.float64], values: NDArray[np.float64]) -> str:
-    """The genes with the highest ``order``, each a link, with their values."""
-    known = np.flatnonzero(np.isfinite(order))
-    best = known[np.argsort(-order[known], kind="stable")[:SHOWN]]
-    genes = (result.genes[i] for i in best)
-    return ", ".join(
-        f'<a href="{gene}">{gene}</a> {value:.2f}' for gene, value in zip(genes, values[best], strict=True)
-    )

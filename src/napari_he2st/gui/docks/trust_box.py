@@ -80,6 +80,7 @@ class TrustBox(QWidget):
             return
         made_of = "Distance of each tile's features to the training tiles; 99 % of these lie within 1"
         self._session.add_derived(result.name, DISTANCE, Derived(distance, "1 = edge of training", made_of))
+        self.follow()
         verdict = _verdict(result)
         self._dock.say(verdict)
         if verdict.startswith("⚠") and verdict not in result.warnings:

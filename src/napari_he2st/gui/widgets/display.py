@@ -28,6 +28,7 @@ class MapDisplay(QWidget):
         self.histogram = RangeHistogram()
         self.histogram.limits_dragged.connect(lambda low, high: self._lock(low, high))
         self.unit = QLabel()
+        self.unit.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.low, self.high = (
             _number(-1e9, 1e9, 3, f"Value at the {end} end of the colour map; typing it locks the limits")
             for end in ("lower", "upper")
@@ -85,6 +86,7 @@ class MapDisplay(QWidget):
             grid.addWidget(widget, row, 1, 1, 3)
         grid.setColumnStretch(1, 1)
         grid.setColumnStretch(2, 1)
+        grid.setColumnStretch(3, 1)
 
     def show_result(self, result: Result | None) -> None:
         """Show how a result is drawn; the histogram follows a moment later, so that flipping stays fast."""
@@ -92,7 +94,7 @@ class MapDisplay(QWidget):
         self.setEnabled(self._map is not None)
         if self._map is None or result is None:
             return
-        self.unit.setText(unit_of(result.scale))
+        self.unit.setText(result.unit(self._map.label))
         self._show_limits()
         quietly(self.lock, self.lock.setChecked, self._map.mode == "locked")
         for box, percent in zip((self.low_percent, self.high_percent), self._map.percentiles, strict=True):

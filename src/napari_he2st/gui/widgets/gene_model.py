@@ -16,8 +16,11 @@ from qtpy.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex,
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QWidget
 
-STAR = "★"
+STAR = "★ "
 """Before the names of favourites."""
+
+DOUBT = " ⚠"
+"""After the names of rows whose values deserve little trust."""
 
 Index: TypeAlias = QModelIndex | QPersistentModelIndex
 
@@ -119,6 +122,8 @@ class GeneTableModel(QAbstractTableModel):
 
     def set_starred(self, names: Collection[str]) -> None:
         """Put a star before these names."""
+        if self._starred == frozenset(names):
+            return
         self._starred = frozenset(names)
         if len(self._shown) and self._columns:
             self.dataChanged.emit(self.index(0, 0), self.index(len(self._shown) - 1, 0))
@@ -187,8 +192,9 @@ class GeneTableModel(QAbstractTableModel):
         source, column = self._shown[index.row()], self._columns[index.column()]
         if role == Qt.ItemDataRole.DisplayRole:
             value = column.values[source]
-            if index.column() == 0 and value in self._starred:
-                return f"{STAR} {value}"
+            if index.column() == 0:
+                before, after = STAR if value in self._starred else "", DOUBT if self._doubt[source] else ""
+                return f"{before}{value}{after}"
             return "–" if isinstance(value, float | np.floating) and np.isnan(value) else column.text.format(value)
         if role == Qt.ItemDataRole.TextAlignmentRole and index.column() > 0:
             return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)

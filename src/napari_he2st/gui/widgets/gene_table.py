@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from qtpy.QtCore import QModelIndex, Qt, QTimer, Signal
-from qtpy.QtGui import QKeyEvent
+from qtpy.QtGui import QKeyEvent, QResizeEvent
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidget
 
 from napari_he2st.gui.widgets.gene_model import GeneTableModel
 
-_COLUMN_PX = 86
-"""Four columns fit into a dock of 400 px."""
+_COLUMN_PX = (58, 86)
+"""Least and most width of a column: four fit widely into a dock of 400 px, six narrowly."""
 
 
 class GeneTable(QTableView):
@@ -41,14 +41,15 @@ class GeneTable(QTableView):
         self.verticalHeader().setDefaultSectionSize(self.fontMetrics().height() + 6)
         header = self.horizontalHeader()
         header.setStretchLastSection(True)
-        header.setDefaultSectionSize(_COLUMN_PX)
-        header.setMinimumSectionSize(_COLUMN_PX // 2)
+        header.setDefaultSectionSize(_COLUMN_PX[1])
+        header.setMinimumSectionSize(_COLUMN_PX[1] // 2)
         header.setHighlightSections(False)
         header.setSortIndicatorClearable(True)
         header.setSortIndicator(-1, Qt.SortOrder.AscendingOrder)
         self.setSortingEnabled(True)
         # Resetting the model drops the current row; it is found again by name.
         self.genes.modelReset.connect(self._restore)
+        self.genes.modelReset.connect(self._spread)
 
     @property
     def current(self) -> str | None:
@@ -88,6 +89,16 @@ class GeneTable(QTableView):
             event.ignore()  # letters are for the dock around: there is a search box
             return
         super().keyPressEvent(event)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Give the columns the room there is."""
+        super().resizeEvent(event)
+        self._spread()
+
+    def _spread(self) -> None:
+        least, most = _COLUMN_PX
+        share = self.viewport().width() // max(self.genes.columnCount(), 1)
+        self.horizontalHeader().setDefaultSectionSize(min(max(share, least), most))
 
     def _restore(self) -> None:
         row = self.genes.row_of(self._current)
