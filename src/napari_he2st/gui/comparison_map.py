@@ -36,7 +36,7 @@ class ComparisonMap:
         """Show a map of a comparison."""
         if comparison is not self._comparison or self._map is None:
             self.remove()
-            self._comparison, self._map = comparison, GeneMap(panel_result(comparison, "third"))
+            self._comparison, self._map = comparison, GeneMap(panel_result(comparison, "third"), as_points=True)
         values, limits, colours = third_values(comparison, third, gene)
         self._map.set_colormap(colours)
         self._map.set_limits("locked", *limits)

@@ -153,7 +153,7 @@ class SideBySide:
             self._maps.append(gene_map)
             self._add(viewer, _copy(slide_layer, f"H&E under {title}"), gene_map.layer)
         if second is not None:
-            layer = _copy(second.layer, second.name, second.transform)
+            layer = _copy(second.layer, f"{second.name}, registered", second.transform)
             layer.name_overlay.visible, layer.name_overlay.font_size = True, _FONT_PT
             self._add(viewer, layer, _ring(comparison.grid, "beside"))
         for layer in self._hidden:

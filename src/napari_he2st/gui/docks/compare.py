@@ -46,6 +46,7 @@ class CompareDock(Dock):
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer)
         self._spot: LinkedSpot | None = None
+        self._listens = True
         self._map = ComparisonMap(self.layers)
         self.choice = JudgedBox(self)
         self.choice.changed.connect(self._allow)
@@ -203,17 +204,19 @@ class CompareDock(Dock):
         if self._spot is not None and self._spot.comparison is not comparison:
             self._spot.close()
             self._spot = None
-        if comparison is not None and self._spot is None and self.isVisible():
+        if comparison is not None and self._spot is None and self._listens:
             self._spot = LinkedSpot(self.layers, comparison, self.genes.mark)
 
     def showEvent(self, event: Any) -> None:
         """Begin to listen to clicks."""
         super().showEvent(event)
+        self._listens = True
         self._pick_spots_of(self.session.comparison)
 
     def hideEvent(self, event: Any) -> None:
         """Leave clicks to others."""
         super().hideEvent(event)
+        self._listens = False
         self._pick_spots_of(None)
 
     def _show_whether_side_by_side(self) -> None:
