@@ -16,6 +16,7 @@ import numpy as np
 import tifffile
 from qtpy.QtWidgets import QApplication
 from scipy.interpolate import griddata
+from scipy.ndimage import gaussian_filter
 from skimage.color import hed2rgb, rgb2hed
 from skimage.transform import AffineTransform, warp
 
@@ -59,8 +60,8 @@ def made_ihc(section, slide: Slide, path: Path) -> Slide:
         values = section.adata[:, GENE].to_df()[GENE].to_numpy()
         there = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1)
         brown = griddata(xy, values, there, method="linear", fill_value=0.0)
-        tissue = stains[..., 0] + stains[..., 1] > 0.04
-        stains[..., 2] = 0.35 * tissue * brown / values.max()
+        tissue = gaussian_filter(stains[..., 0] + stains[..., 1], 2)
+        stains[..., 2] = 0.6 * np.clip(tissue, 0, None) * (brown / values.max()) ** 2
         stains[..., 1] = 0
         angle = np.deg2rad(TURN_DEG)
         move = AffineTransform(rotation=angle, translation=np.array(SHIFT_UM) / IHC_MPP)

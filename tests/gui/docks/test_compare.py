@@ -155,8 +155,7 @@ def test_genes_are_ranked_by_correlation(compared, session):
     assert dock.genes.table.genes.names() == ["GOOD", "FAIR", "BAD", "FLAT"]
     text = dock.summary.text()
     assert "3 genes" in text
-    assert "35 spots (paired with the nearest)" in text
-    assert "0 of 35 measured, 0 of 35 predicted" in text
+    assert "35 spots (nearest spots paired; without a partner 0 of 35 measured, 0 of 35 predicted)" in text
     assert "do not vary on one side: 1" in text
 
 
@@ -248,6 +247,7 @@ def test_a_map_lies_over_the_slide(compared, session, viewer):
     choose(dock.third, "agreement")
     dock.on_slide.setChecked(True)
     layer = viewer.layers["r over genes, agreement"]
+    assert not layers_of(viewer).result_layer("run").visible
     np.testing.assert_allclose(layer.features["value"], session.comparison.spots["pcc"].to_numpy(np.float32))
     choose(dock.third, "difference")
     session.select(gene="GOOD")
@@ -256,6 +256,7 @@ def test_a_map_lies_over_the_slide(compared, session, viewer):
     assert low == -high
     dock.on_slide.setChecked(False)
     assert "GOOD, difference" not in viewer.layers
+    assert layers_of(viewer).result_layer("run").visible
 
 
 def test_a_second_slide_joins_the_panels(compared, session, slide, viewer):

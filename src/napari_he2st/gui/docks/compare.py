@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QSignalBlocker, Qt
-from qtpy.QtWidgets import QCheckBox, QFileDialog, QFormLayout, QHBoxLayout, QLabel, QMenu, QTabWidget
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QFormLayout, QHBoxLayout, QLabel, QMenu, QSizePolicy, QTabWidget
 
 from napari_he2st.engine.compare import Comparison, compare
 from napari_he2st.engine.figures import write_figures
@@ -111,16 +111,24 @@ class CompareDock(Dock):
         third = QLabel("&Map")
         for label, combo in ((self._judged_label, self.judged), (third, self.third)):
             label.setBuddy(combo)
-            shown.addRow(label, combo)
-        ticks = QHBoxLayout()
-        ticks.addWidget(self.side_by_side)
-        ticks.addWidget(self.on_slide)
-        ticks.addStretch(1)
-        shown.addRow(ticks)
+        shown.addRow(self._judged_label, self.judged)
+        row = QHBoxLayout()
+        row.addWidget(self.third, 1)
+        row.addWidget(self.side_by_side)
+        row.addWidget(self.on_slide)
+        shown.addRow(third, row)
+        self.tabs.currentChanged.connect(self._fit_tabs)
+        self._fit_tabs(0)
         self.body.addWidget(self.choice)
         self.body.addWidget(self.summary)
         self.body.addLayout(shown)
         self.body.addWidget(self.tabs, 1)
+
+    def _fit_tabs(self, current: int) -> None:
+        """Only the tab in front needs room."""
+        for number in range(self.tabs.count()):
+            policy = QSizePolicy.Policy.Expanding if number == current else QSizePolicy.Policy.Ignored
+            self.tabs.widget(number).setSizePolicy(QSizePolicy.Policy.Preferred, policy)
 
     # --- choosing and comparing
 
@@ -322,15 +330,14 @@ def _summary(comparison: Comparison) -> str:
     interval = ""
     if found["pcc_mean_low"] is not None:
         interval = f" [{found['pcc_mean_low']:.2f}, {found['pcc_mean_high']:.2f}]"
-    by = {"area": "gathered by area", "nearest spot": "paired with the nearest"}[found["matched_by"]]
+    by = {"area": "gathered by area", "nearest spot": "nearest spots paired"}[found["matched_by"]]
     unmatched = ", ".join(
         f"{found[f'spots_{side}_unmatched']:,} of {found[f'spots_{side}']:,} {title}"
         for side, title in zip(("measured", "predicted"), reversed(comparison.titles), strict=True)
     )
     lines = [
-        f"<b>Pearson correlation: mean {mean}{interval}, median {median}</b> over {genes:,} genes "
-        f"and {found['spots_matched']:,} spots ({by}).",
-        f"Without a partner: {unmatched}.",
+        f"<b>Pearson: mean {mean}{interval}, median {median}</b> over {genes:,} genes, "
+        f"{found['spots_matched']:,} spots ({by}; without a partner {unmatched}). For research use only."
     ]
     if found["genes_constant"]:
         lines.append(f"Left out, since they do not vary on one side: {found['genes_constant']:,} genes.")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QFormLayout, QLabel, QListWidget, QListWidgetItem, QPushButton, QWidget
 
-from napari_he2st.core import keys
 from napari_he2st.engine.conversion import conversion
 from napari_he2st.engine.session_items import Result
 from napari_he2st.gui.gene_map import unit_of
@@ -138,7 +137,8 @@ class JudgedBox(QWidget):
 
     def _say(self) -> None:
         problem, said = self.problem, self._conversion()
-        self.note.setText(problem + ("" if said else self._hopeless(problem)) or keys.RESEARCH_USE)
+        self.note.setText(problem + ("" if said else self._hopeless(problem)))
+        self.note.setVisible(bool(problem))
         self.convert.setVisible(bool(said))
         self.convert.setToolTip(f"{said} (Alt+N)")
         if said:
