@@ -146,7 +146,7 @@ def _ranking_parts(ranking: Ranking | None) -> list[str]:
         return []
     head = ("result", "mean r", "from", "to", "median r", "best at", "p against the first")
     rows = [
-        [r.name, r.pcc_mean, r.pcc_low, r.pcc_high, r.pcc_median, f"{r.wins:.0%}", text_of(r.p)]
+        [r.name, r.pcc_mean, r.pcc_low, r.pcc_high, r.pcc_median, f"{r.wins:.0%}", f"{r.p:.2g}" if r.p == r.p else "–"]
         for r in ranking.table.itertuples()
     ]
     said = (

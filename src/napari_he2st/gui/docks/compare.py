@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QSignalBlocker, Qt
-from qtpy.QtWidgets import QCheckBox, QFileDialog, QFormLayout, QHBoxLayout, QLabel, QMenu, QSizePolicy, QTabWidget
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QHBoxLayout, QLabel, QMenu, QSizePolicy, QTabWidget
 
 from napari_he2st.engine.compare import Comparison, compare
 from napari_he2st.engine.figures import write_figures
@@ -105,23 +105,22 @@ class CompareDock(Dock):
         self._show_comparison()
 
     def _lay_out(self) -> None:
-        shown = QFormLayout()
-        shown.setContentsMargins(0, 0, 0, 0)
-        self._judged_label = QLabel("Loo&k at")
-        third = QLabel("&Map")
+        self._judged_label, third = QLabel("Loo&k at"), QLabel("&Map")
+        combos, ticks = QHBoxLayout(), QHBoxLayout()
         for label, combo in ((self._judged_label, self.judged), (third, self.third)):
             label.setBuddy(combo)
-        shown.addRow(self._judged_label, self.judged)
-        row = QHBoxLayout()
-        row.addWidget(self.third, 1)
-        row.addWidget(self.side_by_side)
-        row.addWidget(self.on_slide)
-        shown.addRow(third, row)
+            combo.setMinimumContentsLength(4)
+            combos.addWidget(label)
+            combos.addWidget(combo, 1)
+        for tick in (self.side_by_side, self.on_slide):
+            ticks.addWidget(tick)
+        ticks.addStretch(1)
         self.tabs.currentChanged.connect(self._fit_tabs)
         self._fit_tabs(0)
         self.body.addWidget(self.choice)
         self.body.addWidget(self.summary)
-        self.body.addLayout(shown)
+        self.body.addLayout(combos)
+        self.body.addLayout(ticks)
         self.body.addWidget(self.tabs, 1)
 
     def _fit_tabs(self, current: int) -> None:
