@@ -15,12 +15,14 @@ import anndata as ad
 import numpy as np
 import pytest
 
+from napari_he2st.analysis.bootstrap import pcc_interval
 from napari_he2st.analysis.domains import DOMAIN_METHODS
 from napari_he2st.analysis.metrics import METRICS
 from napari_he2st.core.schema import provenance
 from napari_he2st.core.types import Grid
 
 SIDE, GENES = 70, 200
+MANY_GENES = 20_000
 DOMAIN_GENES, N_DOMAINS = 1_000, 7
 
 
@@ -81,6 +83,41 @@ def test_metric(record_property, lattice, maps, name, peer, least):
         record_property(key, round(value, 2))
     print(f"{name}: {ours:.1f} ms, peer {theirs:.1f} ms, {theirs / ours:.1f} times")
     assert theirs / ours >= least
+
+
+@pytest.mark.parametrize(
+    ("name", "peer", "least"), [("pcc", pearson_loop, 10), ("moran", moran_of_squidpy, 10), ("ssim", ssim_loop, 1)]
+)
+def test_metric_of_many_genes(record_property, lattice, name, peer, least):
+    """A whole transcriptome; the library's loop over 200 of its genes is multiplied up."""
+    rng = np.random.default_rng(0)
+    measured = rng.standard_gamma(2.0, size=(len(lattice), MANY_GENES), dtype=np.float32)
+    predicted = rng.standard_normal(size=measured.shape, dtype=np.float32)
+    predicted += measured
+    metric = METRICS[name].function
+    calls = {
+        "pcc": lambda: metric(predicted, measured),
+        "moran": lambda: metric(measured, grid=lattice),
+        "ssim": lambda: metric(predicted, measured, grid=lattice),
+    }
+    ours = cpu_ms(calls[name], 1)
+    theirs = cpu_ms(peer(predicted[:, :GENES], measured[:, :GENES], lattice), 3) * MANY_GENES / GENES
+    for key, value in (("ours_ms", ours), ("peer_ms", theirs), ("ratio", theirs / ours)):
+        record_property(key, round(value, 2))
+    print(f"{name}, {len(lattice):,} × {MANY_GENES:,}: {ours / 1e3:.2f} s, peer {theirs / 1e3:.1f} s")
+    assert theirs / ours >= least
+
+
+@pytest.mark.parametrize(("genes", "limit_s"), [(GENES, 0.5), (MANY_GENES, 30.0)])
+def test_intervals(record_property, lattice, genes, limit_s):
+    """500 resamples of squares of tissue, all genes at once."""
+    rng = np.random.default_rng(0)
+    measured = rng.standard_normal(size=(len(lattice), genes), dtype=np.float32)
+    predicted = measured + rng.standard_normal(size=measured.shape, dtype=np.float32)
+    ours = cpu_ms(lambda: pcc_interval(predicted, measured, lattice), 1) / 1e3
+    record_property("cpu_s", round(ours, 2))
+    print(f"intervals of {genes:,} genes: {ours:.2f} CPU s")
+    assert ours <= limit_s
 
 
 def test_first_use_does_not_pause(record_property):

@@ -40,3 +40,51 @@ def test_file_that_is_no_h5ad(he2st, sample: str, tmp_path: Path) -> None:
     outcome = he2st("compare", path, sample, "-o", tmp_path / "genes.csv")
     assert outcome.code == 1
     assert "broken.h5ad" in outcome.err
+
+
+def test_several_results_are_ranked_and_told_apart(he2st, prediction: Path, sample: str, tmp_path: Path) -> None:
+    import anndata
+    import numpy as np
+
+    worse = anndata.read_h5ad(prediction)
+    worse.X = worse.X + np.random.default_rng(0).normal(0, 2, worse.shape).astype(np.float32)
+    worse.write_h5ad(tmp_path / "worse.h5ad")
+    table = tmp_path / "genes.csv"
+    outcome = he2st("compare", tmp_path / "worse.h5ad", prediction, sample, "-o", table, "--json")
+    assert outcome.code == 0, outcome.err
+    assert [row["name"] for row in outcome.json["ranking"]] == ["C5", "worse"]
+    assert sorted(set(pd.read_csv(table)["result"])) == ["C5", "worse"]
+
+
+def test_the_report_has_its_figures_beside_it(he2st, prediction: Path, sample: str, tmp_path: Path) -> None:
+    report, folder = tmp_path / "report.html", tmp_path / "figures"
+    outcome = he2st("report", prediction, sample, "--figures", folder, "-o", report)
+    assert outcome.code == 0, outcome.err
+    assert "squares of tissue" in report.read_text(encoding="utf-8")
+    assert {path.name for path in folder.iterdir()} >= {"maps.png", "maps.svg", "scatter.png", "scatter.svg"}
+    again = he2st("report", prediction, sample, "--figures", folder, "-o", tmp_path / "other.html")
+    assert again.code == 1
+    assert not (tmp_path / "other.html").exists()
+
+
+def test_other_scales_are_refused_and_converted(he2st, prediction: Path, sample: str, tmp_path: Path) -> None:
+    import anndata
+    import numpy as np
+
+    counts = anndata.read_h5ad(prediction)
+    counts.X = np.expm1(np.maximum(counts.X, 0))
+    counts.uns["he2st"]["scale"] = "counts"
+    counts.write_h5ad(tmp_path / "counts.h5ad")
+    command = ("compare", tmp_path / "counts.h5ad", sample, "-o", tmp_path / "genes.csv")
+    refused = he2st(*command)
+    assert refused.code == 1
+    assert "--convert" in refused.err
+    done = he2st(*command, "--convert")
+    assert done.code == 0, done.err
+    assert "Converted" in done.err
+
+
+def test_one_name_is_not_enough(he2st, prediction: Path, tmp_path: Path) -> None:
+    outcome = he2st("compare", prediction, "-o", tmp_path / "genes.csv")
+    assert outcome.code == 2
+    assert "judged by" in outcome.err

@@ -73,6 +73,14 @@ def test_only_what_all_know_counts(truth, noisy) -> None:
     assert ranking.pcc[row, 0] == pytest.approx(np.corrcoef(near[:100, 5], truth[:100, 5])[0, 1], abs=1e-5)
 
 
+def test_a_predictor_that_saw_the_section_is_named(truth, noisy) -> None:
+    measured, seen = result(truth, "measured"), result(noisy(0.5, 1))
+    seen.uns["he2st"] |= {"slide_fingerprint": "abc", "training_slides": np.array(["abc"])}
+    ranking = rank({"seen": compare(seen, measured), "new": compare(result(noisy(1, 2)), measured)})
+    assert "flattered by it: seen" in ranking.warnings[0]
+    assert not rank({"seen": compare(seen, measured)}).warnings
+
+
 def test_a_constant_prediction_scores_zero(truth, noisy) -> None:
     measured = result(truth, "measured")
     flat = noisy(0.5, 1)

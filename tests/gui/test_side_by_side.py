@@ -137,7 +137,7 @@ def test_a_second_slide_is_a_panel_of_the_same_world(viewer, view, comparison, s
     second = Second("IHC", slide_layer, Transform(matrix))
     view.enter(comparison, slide_layer, "ERBB2", second=second)
     beside = viewer.layers[9]
-    assert beside.name == "IHC"
+    assert beside.name == "IHC, registered"
     assert tuple(viewer.canvas.grid.shape) == (2, 2)
     x, y = 120.0, 80.0  # pixels of the second slide, 0.5 µm each
     world = beside.data_to_world((y, x))

@@ -81,6 +81,11 @@ class Comparison:
         """Expression scale of both, as it is written in legends."""
         return unit_of(self.scale)
 
+    @property
+    def seen(self) -> bool:
+        """Whether the judged result's predictor was trained on this very section."""
+        return _seen(self.facts_predicted)
+
     def column(self, gene: str) -> int:
         """Column of a gene; raises :class:`~napari_he2st.core.errors.UnknownNameError` where it was not compared."""
         if gene not in self.genes:
@@ -271,14 +276,17 @@ def _label_agreement(predicted: AnnData, measured: AnnData, matching: Matching, 
     return {"labels": theirs, **{name: _known(score) for name, score in scores.items()}}
 
 
+def _seen(facts: dict[str, Any]) -> bool:
+    return facts.get("slide_fingerprint") in [str(fingerprint) for fingerprint in facts.get("training_slides", ())]
+
+
 def _warnings(
     predicted: dict[str, Any], measured: dict[str, Any], summary: dict[str, Any], change: Conversion | None
 ) -> list[str]:
     warnings = []
     if change is not None:
         warnings.append(f"Converted: {change.said[0].lower()}{change.said[1:]}.")
-    training = [str(fingerprint) for fingerprint in predicted.get("training_slides", ())]
-    if predicted.get("slide_fingerprint") in training:
+    if _seen(predicted):
         warnings.append("The predictor was trained on this very section: these scores are not held-out.")
     sizes = float(predicted["mpp"]), float(measured["mpp"])
     if abs(sizes[0] - sizes[1]) > 0.02 * max(sizes):

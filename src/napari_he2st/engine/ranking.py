@@ -67,6 +67,9 @@ def rank(comparisons: Mapping[str, Comparison]) -> Ranking:
 
     found = list(comparisons.values())
     rows, warnings = _common_spots(found)
+    seen = [name for name, comparison in comparisons.items() if comparison.seen]
+    if 0 < len(seen) < len(found):
+        warnings.append(f"Trained on this very section, and flattered by it: {', '.join(seen)}.")
     shared = [gene for gene in found[0].genes if all(gene in set(c.genes) for c in found[1:])]
     scores, intervals = [], []
     for comparison, spots in zip(found, rows, strict=True):

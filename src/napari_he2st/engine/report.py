@@ -29,9 +29,22 @@ _FACTS = {
 }
 
 
-def write_table(comparison: Comparison, path: str | Path, *, force: bool = False) -> Path:
-    """Write the scores per gene as CSV; raises :class:`~napari_he2st.core.errors.OutputError`."""
-    table = comparison.table.assign(gene=inert(comparison.table["gene"]))
+def write_table(comparison: Comparison | Mapping[str, Comparison], path: str | Path, *, force: bool = False) -> Path:
+    """Write the scores per gene as CSV; raises :class:`~napari_he2st.core.errors.OutputError`.
+
+    Of several comparisons, by name, the rows follow one another, with the name in the column ``result``.
+    """
+    import pandas as pd
+
+    if isinstance(comparison, Mapping) and len(comparison) == 1:
+        (comparison,) = comparison.values()
+    if isinstance(comparison, Mapping):
+        parts = [c.table.assign(result=name) for name, c in comparison.items()]
+        table = pd.concat(parts, ignore_index=True)
+        table.insert(0, "result", inert(table.pop("result")))
+    else:
+        table = comparison.table
+    table = table.assign(gene=inert(table["gene"]))
     with atomic_write(path, force=force) as aside:
         table.to_csv(aside, index=False, float_format="%.6g")
     return Path(path)
@@ -133,7 +146,7 @@ def _ranking_parts(ranking: Ranking | None) -> list[str]:
         return []
     head = ("result", "mean r", "from", "to", "median r", "best at", "p against the first")
     rows = [
-        [r.name, r.pcc_mean, r.pcc_low, r.pcc_high, r.pcc_median, f"{r.wins:.0%}", text_of(r.p)]
+        [r.name, r.pcc_mean, r.pcc_low, r.pcc_high, r.pcc_median, f"{r.wins:.0%}", f"{r.p:.2g}" if r.p == r.p else "–"]
         for r in ranking.table.itertuples()
     ]
     said = (

@@ -33,6 +33,7 @@ _FILL = 0.95  # of a cell, by the spots
 _BAR_PX, _FONT_PT = (12, 90), 8
 _SETTLE_MS = 300  # the grid's cells have their size after its first draw
 _STRIDE = 3  # H&E, map, ring
+_CLEARLY = 1.3  # so much larger have spots to be in two rows than in one
 
 Third = Literal["difference", "residual", "agreement"]
 
@@ -151,15 +152,16 @@ class SideBySide:
             gene_map = GeneMap(panel_result(comparison, title), as_points=True)
             _label(gene_map.layer)
             self._maps.append(gene_map)
-            self._add(viewer, _copy(slide_layer, f"H&E under {title}"), gene_map.layer)
+            self._add(viewer, _copy(slide_layer, f"H&E under {title}"), gene_map.layer, f"picked in {title}")
         if second is not None:
-            layer = _copy(second.layer, second.name, second.transform)
+            layer = _copy(second.layer, f"{second.name}, registered", second.transform)
             layer.name_overlay.visible, layer.name_overlay.font_size = True, _FONT_PT
-            self._add(viewer, layer, _ring(comparison.grid, "beside"))
+            spare = _ring(comparison.grid, f"over {second.name}")
+            self._add(viewer, layer, spare, f"picked in {second.name}")
         for layer in self._hidden:
             layer.visible = False
         grid.stride, grid.spacing = _STRIDE, SPACING_PX
-        grid.shape = (1, -1) if second is None else (2, 2)
+        grid.shape = _shape(viewer.canvas.viewbox_size(viewer.layers), self._extent(), len(self._rings))
         viewer.canvas.overlays.scale_bar.gridded = True
         grid.enabled = True
         if gene is not None:
@@ -168,9 +170,9 @@ class SideBySide:
         self._fit()
         QTimer.singleShot(_SETTLE_MS, self._fit)
 
-    def _add(self, viewer: Viewer, slide: Image, over: Layer) -> None:
+    def _add(self, viewer: Viewer, slide: Image, over: Layer, ring_name: str) -> None:
         """Put a group of three layers after those that are there."""
-        ring = _ring(self._maps[0].result.grid, over.name)
+        ring = _ring(self._maps[0].result.grid, ring_name)
         for layer in (slide, over, ring):
             viewer.layers.insert(len(self._layers), layer)
             self._layers.append(layer)
@@ -239,17 +241,33 @@ class SideBySide:
             viewer.layers.selection.active = self._before["active"]
         self._maps, self._layers, self._hidden, self._before, self._rings = [], [], [], {}, []
 
+    def _extent(self) -> tuple[float, float, float, float]:
+        """Top, left, bottom and right of the spots, world micrometres."""
+        grid = self._maps[0].result.grid
+        x, y, width, height = bounds_of(grid.xy, margin_px=float(px_from_um(grid.pitch_um, grid.mpp)))
+        (top, left), (bottom, right) = world_from_level0([(x, y), (x + width, y + height)], grid.mpp)
+        return float(top), float(left), float(bottom), float(right)
+
     def _fit(self) -> None:
         """Let the spots fill each cell."""
         viewer, comparison = self._viewer(), self._comparison
         if viewer is None or comparison is None:
             return
-        grid = comparison.grid
-        x, y, width, height = bounds_of(grid.xy, margin_px=float(px_from_um(grid.pitch_um, grid.mpp)))
-        (top, left), (bottom, right) = world_from_level0([(x, y), (x + width, y + height)], grid.mpp)
+        top, left, bottom, right = self._extent()
         cell_height, cell_width = viewer.canvas.viewbox_size(viewer.layers)
         viewer.scene.camera.center = ((top + bottom) / 2, (left + right) / 2)
         viewer.scene.camera.zoom = _FILL * min(cell_height / (bottom - top), cell_width / (right - left))
+
+
+def _shape(canvas_px: tuple[int, int], extent_um: tuple[float, float, float, float], panels: int) -> tuple[int, int]:
+    """Rows and columns of the grid: side by side, unless two rows show the spots clearly larger."""
+    height_px, width_px = canvas_px
+    top, left, bottom, right = extent_um
+
+    def zoom(rows: int, columns: int) -> float:
+        return min(height_px / rows / (bottom - top), width_px / columns / (right - left))
+
+    return (2, 2) if zoom(2, 2) > _CLEARLY * zoom(1, panels) else (1, -1)
 
 
 def _label(layer: Image | Points) -> None:
@@ -284,7 +302,7 @@ def _ring(grid: Grid, name: str) -> Points:
         border_color="yellow",
         border_width=0.14,
         units=UNITS,
-        name=f"picked in {name}",
+        name=name,
     )
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QAbstractButton, QComboBox, QFileDialog, QLineEdit, QListWidget, QTableView
+from qtpy.QtGui import QHideEvent
+from qtpy.QtWidgets import QAbstractButton, QApplication, QComboBox, QFileDialog, QLineEdit, QListWidget, QTableView
 
 from napari_he2st.core.types import Transform
 from napari_he2st.gui.docks.compare import CompareDock
@@ -39,7 +40,7 @@ def results(session, slide, square_grid, measured):
         session.add_adata(spots, slide.name, name="spots")
         if second:
             worse = run.copy()
-            worse.X = worse.X + rng.normal(0, 1, run.shape)
+            worse.X[:, [0, 3]] += rng.normal(0, 5, (35, 2))
             session.add_adata(worse, slide.name, name="worse")
         session.add_adata(run, slide.name, name="run")
 
@@ -154,8 +155,7 @@ def test_genes_are_ranked_by_correlation(compared, session):
     assert dock.genes.table.genes.names() == ["GOOD", "FAIR", "BAD", "FLAT"]
     text = dock.summary.text()
     assert "3 genes" in text
-    assert "35 spots (paired with the nearest)" in text
-    assert "0 of 35 measured, 0 of 35 predicted" in text
+    assert "35 spots (nearest spots paired; without a partner 0 of 35 measured, 0 of 35 predicted)" in text
     assert "do not vary on one side: 1" in text
 
 
@@ -196,7 +196,7 @@ def test_a_spot_of_the_scatter_is_located_and_back(compared, session, viewer, qt
     assert dock.genes.scatter.marked == 9
     session.select(gene="FAIR")
     assert dock.genes.scatter.marked == 9
-    dock.hide()
+    QApplication.sendEvent(dock, QHideEvent())
     assert "picked spot" not in viewer.layers
 
 
@@ -247,6 +247,7 @@ def test_a_map_lies_over_the_slide(compared, session, viewer):
     choose(dock.third, "agreement")
     dock.on_slide.setChecked(True)
     layer = viewer.layers["r over genes, agreement"]
+    assert not layers_of(viewer).result_layer("run").visible
     np.testing.assert_allclose(layer.features["value"], session.comparison.spots["pcc"].to_numpy(np.float32))
     choose(dock.third, "difference")
     session.select(gene="GOOD")
@@ -255,6 +256,7 @@ def test_a_map_lies_over_the_slide(compared, session, viewer):
     assert low == -high
     dock.on_slide.setChecked(False)
     assert "GOOD, difference" not in viewer.layers
+    assert layers_of(viewer).result_layer("run").visible
 
 
 def test_a_second_slide_joins_the_panels(compared, session, slide, viewer):
@@ -268,7 +270,7 @@ def test_a_second_slide_joins_the_panels(compared, session, slide, viewer):
     session.register_slide("IHC", slide.name, Transform.scale(1.0, (30.0, 0.0)))
     assert "shifted by (30, 0) µm" in dock.second.text.text()
     assert tuple(viewer.canvas.grid.shape) == (2, 2)
-    assert viewer.layers[9].name == "IHC"
+    assert viewer.layers[9].name == "IHC, registered"
 
 
 def test_a_matrix_registers_the_second_slide(compared, session, slide, tmp_path):

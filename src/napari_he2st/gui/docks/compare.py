@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QSignalBlocker, Qt
-from qtpy.QtWidgets import QCheckBox, QFileDialog, QFormLayout, QHBoxLayout, QLabel, QMenu, QTabWidget
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QHBoxLayout, QLabel, QMenu, QSizePolicy, QTabWidget
 
 from napari_he2st.engine.compare import Comparison, compare
 from napari_he2st.engine.figures import write_figures
@@ -46,6 +46,7 @@ class CompareDock(Dock):
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer)
         self._spot: LinkedSpot | None = None
+        self._listens = True
         self._map = ComparisonMap(self.layers)
         self.choice = JudgedBox(self)
         self.choice.changed.connect(self._allow)
@@ -104,22 +105,29 @@ class CompareDock(Dock):
         self._show_comparison()
 
     def _lay_out(self) -> None:
-        shown = QFormLayout()
-        shown.setContentsMargins(0, 0, 0, 0)
-        self._judged_label = QLabel("Loo&k at")
-        third = QLabel("&Map")
+        self._judged_label, third = QLabel("Loo&k at"), QLabel("&Map")
+        combos, ticks = QHBoxLayout(), QHBoxLayout()
         for label, combo in ((self._judged_label, self.judged), (third, self.third)):
             label.setBuddy(combo)
-            shown.addRow(label, combo)
-        ticks = QHBoxLayout()
-        ticks.addWidget(self.side_by_side)
-        ticks.addWidget(self.on_slide)
+            combo.setMinimumContentsLength(4)
+            combos.addWidget(label)
+            combos.addWidget(combo, 1)
+        for tick in (self.side_by_side, self.on_slide):
+            ticks.addWidget(tick)
         ticks.addStretch(1)
-        shown.addRow(ticks)
+        self.tabs.currentChanged.connect(self._fit_tabs)
+        self._fit_tabs(0)
         self.body.addWidget(self.choice)
         self.body.addWidget(self.summary)
-        self.body.addLayout(shown)
+        self.body.addLayout(combos)
+        self.body.addLayout(ticks)
         self.body.addWidget(self.tabs, 1)
+
+    def _fit_tabs(self, current: int) -> None:
+        """Only the tab in front needs room."""
+        for number in range(self.tabs.count()):
+            policy = QSizePolicy.Policy.Expanding if number == current else QSizePolicy.Policy.Ignored
+            self.tabs.widget(number).setSizePolicy(QSizePolicy.Policy.Preferred, policy)
 
     # --- choosing and comparing
 
@@ -203,17 +211,19 @@ class CompareDock(Dock):
         if self._spot is not None and self._spot.comparison is not comparison:
             self._spot.close()
             self._spot = None
-        if comparison is not None and self._spot is None and self.isVisible():
+        if comparison is not None and self._spot is None and self._listens:
             self._spot = LinkedSpot(self.layers, comparison, self.genes.mark)
 
     def showEvent(self, event: Any) -> None:
         """Begin to listen to clicks."""
         super().showEvent(event)
+        self._listens = True
         self._pick_spots_of(self.session.comparison)
 
     def hideEvent(self, event: Any) -> None:
         """Leave clicks to others."""
         super().hideEvent(event)
+        self._listens = False
         self._pick_spots_of(None)
 
     def _show_whether_side_by_side(self) -> None:
@@ -319,15 +329,14 @@ def _summary(comparison: Comparison) -> str:
     interval = ""
     if found["pcc_mean_low"] is not None:
         interval = f" [{found['pcc_mean_low']:.2f}, {found['pcc_mean_high']:.2f}]"
-    by = {"area": "gathered by area", "nearest spot": "paired with the nearest"}[found["matched_by"]]
+    by = {"area": "gathered by area", "nearest spot": "nearest spots paired"}[found["matched_by"]]
     unmatched = ", ".join(
         f"{found[f'spots_{side}_unmatched']:,} of {found[f'spots_{side}']:,} {title}"
         for side, title in zip(("measured", "predicted"), reversed(comparison.titles), strict=True)
     )
     lines = [
-        f"<b>Pearson correlation: mean {mean}{interval}, median {median}</b> over {genes:,} genes "
-        f"and {found['spots_matched']:,} spots ({by}).",
-        f"Without a partner: {unmatched}.",
+        f"<b>Pearson: mean {mean}{interval}, median {median}</b> over {genes:,} genes, "
+        f"{found['spots_matched']:,} spots ({by}; without a partner {unmatched}). For research use only."
     ]
     if found["genes_constant"]:
         lines.append(f"Left out, since they do not vary on one side: {found['genes_constant']:,} genes.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QShortcut
-from qtpy.QtWidgets import QLabel, QLineEdit, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QLineEdit, QSizePolicy, QVBoxLayout, QWidget
 from superqt.utils import qdebounced
 
 from napari_he2st.analysis.metrics import METRICS
@@ -50,6 +50,9 @@ class GeneScoresBox(QWidget):
         self.search.setToolTip(f"Part of a name; ^ asks for its beginning; commas separate several ({_FIND_KEY})")
         self.table = GeneTable()
         self.table.setToolTip("Scores of each gene; Up and Down flip through the maps, a click on a head sorts")
+        self.table.setSizePolicy(
+            QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored
+        )  # so that the scatter is seen
         self.table.sortByColumn(1, Qt.SortOrder.DescendingOrder)
         self.search.textChanged.connect(qdebounced(self.table.genes.set_filter, timeout=40))
         self.table.gene_chosen.connect(lambda gene: self._session.select(gene=gene))

@@ -37,9 +37,10 @@ class JudgedBox(QWidget):
         super().__init__()
         self._session = dock.session
         self._unticked: set[str] = set()
+        self._wanted: str | None = None
         tip = "The result that others are judged by: most often what was measured (Alt+A)"
         self.reference = ResultChooser(self._session, tip)
-        self.reference.result_chosen.connect(lambda _: self.refill())
+        self.reference.result_chosen.connect(self.choose)
         self.judged = QListWidget()
         self.judged.setToolTip("Tick the results to compare with it; Space ticks, arrow keys move (Alt+J)")
         self.judged.setAccessibleName("Results to judge")
@@ -73,15 +74,13 @@ class JudgedBox(QWidget):
 
     def choose(self, reference: str) -> None:
         """Judge by another result."""
-        self.reference.choose(reference)
+        self._wanted = reference
         self.refill()
 
     def refill(self) -> None:
         """Offer what the session holds now; the choice stays where it can."""
-        before = self.reference.result
         self.reference.refill()
-        if before is None and (measured := self._first_measured()) is not None:
-            self.reference.choose(measured)
+        self.reference.choose(self._wanted if self._wanted in self._session.results else self._first_measured())
         reference = self.reference.result
         with QSignalBlocker(self.judged):
             self.judged.clear()
@@ -139,7 +138,8 @@ class JudgedBox(QWidget):
 
     def _say(self) -> None:
         problem, said = self.problem, self._conversion()
-        self.note.setText(problem + ("" if said else self._hopeless(problem)) or keys.RESEARCH_USE)
+        self.note.setText(problem + ("" if said else self._hopeless(problem)))
+        self.note.setVisible(bool(problem))
         self.convert.setVisible(bool(said))
         self.convert.setToolTip(f"{said} (Alt+N)")
         if said:

@@ -82,7 +82,7 @@ class RankingBox(QWidget):
         self.table.choose(self._session.compared[0] or None)
         self.distribution.show_scores(ranking.names, ranking.genes, ranking.pcc)
         self.distribution.show_gene(self._session.gene)
-        self.text.setText(" ".join([_verdict(ranking), *ranking.warnings]))
+        self.text.setText(" ".join([_verdict(ranking), *(f"<b>Caution:</b> {said}" for said in ranking.warnings)]))
 
 
 def _verdict(ranking: Ranking) -> str:

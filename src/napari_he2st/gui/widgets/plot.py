@@ -19,6 +19,8 @@ class Plot(pg.PlotWidget):
         super().__init__(parent, **options)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
         self.setMenuEnabled(False)
+        for side in ("left", "bottom", "top"):
+            self.getAxis(side).enableAutoSIPrefix(False)  # "r (×0.001)" helps nobody
         self._made = True
 
     @property

@@ -154,7 +154,7 @@ class Scatter(Plot):
 
     def sizeHint(self) -> QSize:
         """A plot that leaves room for a table above it."""
-        return QSize(280, 190)
+        return QSize(280, 180)
 
     def paint_theme(self) -> None:
         """The pale or the dark blue of the domain colours; title and names of the axes."""
