@@ -8,34 +8,29 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_he2st._version import __version__
-from napari_he2st.analysis.metrics.table import per_gene, per_spot
-from napari_he2st.analysis.paired import permuted_pcc
 from napari_he2st.core import keys
 from napari_he2st.core.atomic import atomic_write
 from napari_he2st.core.errors import He2stError, ModelError, OutputError, TruthError
 from napari_he2st.core.progress import Control
-from napari_he2st.engine.device import choose_device
+from napari_he2st.engine.benchmark_scores import score_section
 from napari_he2st.engine.folds import Fold, Kind, make_folds, pitfalls
 from napari_he2st.engine.panel import choose_panel
-from napari_he2st.engine.scoring import predict_resolved
 from napari_he2st.engine.train import train
-from napari_he2st.engine.trained import expression_of
-from napari_he2st.engine.training_data import TrainingSection, expression_target, resolve
+from napari_he2st.engine.training_data import TrainingSection
 from napari_he2st.zoo.catalogue import card_of, variant_arguments
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from napari_he2st.data.truth import Section
-    from napari_he2st.zoo.bundle import Bundle
 
 BASELINES = ("mean", "ridge:colour", "ridge")
 """Always taken part: the training mean, and ridge on colour and texture alone and with the starter's encoder."""
@@ -43,7 +38,6 @@ BASELINES = ("mean", "ridge:colour", "ridge")
 COLUMNS = ["system", "fold", "section", "gene", "metric", "value", "unit"]
 """Of the scores; ``gene`` is empty where a row is of a whole section, ``section`` too where it is of a whole fit."""
 
-N_PERMUTATIONS = 199
 _REFUSED = {
     "slide_level": "It predicts whole slides, not spots",
     "domains": "It groups spots and predicts no expression",
@@ -262,50 +256,12 @@ def _fit(
             control=control,
         )
         trained = time.perf_counter()
-        parts = [_score(bundle, fold, section, device, control) for section in fold.test]
+        parts = [score_section(bundle, fold.train, section, device, control) for section in fold.test]
         scored = time.perf_counter()
     figures = {"seconds_training": trained - start, "seconds_scoring": scored - trained, "peak_mb": peak_mb[0]}
     of_fit = pd.DataFrame([{"section": "", "gene": "", "metric": m, "value": v} for m, v in figures.items()])
     scores = pd.concat([*parts, of_fit], ignore_index=True)
     return scores.assign(system=contestant.label, fold=fold.name, unit=bundle.manifest.scale)[COLUMNS]
-
-
-def _score(bundle: Bundle, fold: Fold, section: Section, device: str, control: Control) -> pd.DataFrame:
-    """Scores of a section that was left out, in the unit that the system predicts, unsmoothed.
-
-    Genes that do not vary in the section have none.
-    """
-    import pandas as pd
-
-    model, where = bundle.members[0], choose_device(device)
-    spec = replace(expression_of(model), scale=bundle.manifest.scale, smooth=None)
-    with ExitStack() as stack:
-        *seen, opened = (TrainingSection.open(s) for s in (*fold.train, section))
-        for one in (*seen, opened):
-            stack.callback(one.slide.original.close)
-        resolved = resolve(model, opened, bundle.manifest.mpp, where, control)
-        predicted = predict_resolved(bundle.members, resolved, len(opened.grid), where)
-        *known, measured = (
-            expression_target(s, bundle.genes, spec, model.extras["scale"]).numpy() for s in (*seen, opened)
-        )
-        grid = opened.grid
-    mean = np.nanmean(np.concatenate(known), axis=0)
-    table = per_gene(predicted, measured, bundle.genes, grid=grid)
-    varies = table["rvd"].notna().to_numpy()
-    if not varies.any():
-        raise TruthError("No gene of the panel varies", where=section.name, todo="Check that its genes are named alike")
-    table["mse_ratio"] = table["mse"] / np.nanmean((measured - mean) ** 2, axis=0)
-    table = table[varies].rename(columns={"pcc": "pcc_gene"})
-    metrics = ["pcc_gene", "spearman", "mse", "mse_ratio", "mae", "ssim", "rvd"]
-    genes = table.melt("gene", metrics, "metric", "value")
-    spots = per_spot(predicted, measured, [str(i) for i in range(len(grid))])
-    whole = {
-        "pcc_spot": float(spots["pcc"].mean()),
-        "p_chance": permuted_pcc(predicted[:, varies], measured[:, varies], N_PERMUTATIONS)[1],
-        "genes_flat": float((~varies).sum()),
-    }
-    rows = pd.DataFrame([{"gene": "", "metric": m, "value": v} for m, v in whole.items()])
-    return pd.concat([genes, rows], ignore_index=True).assign(section=section.name)
 
 
 def _doubts(scores: pd.DataFrame) -> list[str]:
