@@ -13,10 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from napari_he2st._version import __version__
-from napari_he2st.core import keys
 from napari_he2st.core.atomic import atomic_write
 from napari_he2st.core.errors import He2stError, ModelError, OutputError, TruthError
 from napari_he2st.core.progress import Control
@@ -225,15 +222,7 @@ def _digest(section: Section) -> list[str]:
     """What identifies image and spots; opening them shows that both are there."""
     opened = TrainingSection.open(section)
     opened.slide.original.close()
-    counts, spots = section.adata.layers[keys.COUNTS], hashlib.sha256()
-    for values in (
-        np.asarray(counts.sum(axis=0)),
-        np.asarray(counts.sum(axis=1)),
-        section.adata.obsm["spatial"],
-        np.array(list(section.adata.var_names), dtype="U"),
-    ):
-        spots.update(np.ascontiguousarray(values).tobytes())
-    return [opened.slide.fingerprint, section.patient or "", spots.hexdigest()]
+    return opened.digest()
 
 
 def _fit(

@@ -13,6 +13,8 @@ _SPLITS = {
     "section": "one section left out",
     "patient": "one patient left out",
     "holdout": "sections held out",
+    "block": "a quarter of a section left out",
+    "spot": "random spots left out (scores are too high)",
 }
 _LISTED = 20
 
