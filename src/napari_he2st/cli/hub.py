@@ -16,7 +16,9 @@ Address = Annotated[str, typer.Argument(metavar="WHERE", help="A folder, or hf:/
 
 
 @app.command(
-    epilog=examples("he2st push mine.he2st hf://my-lab/breast-250", "he2st push mine.he2st /mnt/shared/breast-250.he2st")
+    epilog=examples(
+        "he2st push mine.he2st hf://my-lab/breast-250", "he2st push mine.he2st /mnt/shared/breast-250.he2st"
+    )
 )
 def push(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A trained predictor.", show_default=False)],

@@ -58,7 +58,7 @@ class Augmentation(StrEnum):
 class SpreadingCommand(TyperCommand):
     """A command whose options named here take every word up to the next option."""
 
-    spread = ("--data", "--holdout", "--validate", "--systems")
+    spread = ("--data", "--holdout", "--validate", "--systems", "--encoders", "--tasks")
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Repeat the option before each of its words, which is the form the parser knows."""
@@ -174,7 +174,7 @@ def train(
         None if start is None else load(start), freeze, scale, smooth, tuple(map(str, augment or ()))
     )
     genes = read_genes(Path(panel)).symbols if panel is not None and Path(panel).is_file() else panel
-    folds = [kind.value for kind in fold or []]
+    folds: list[Any] = [kind.value for kind in fold or []]
     if not holdout and not folds and len(data) > 1:
         folds = ["section"]
     check_output(output, force=force)

@@ -158,7 +158,7 @@ def summarise(scores: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     rows = [
         [
             str(encoder),
-            *(f"{mean.loc[encoder, task]:.4f} ± {spread.loc[encoder, task]:.4f}" for task in mean),
+            *(f"{mean[task][encoder]:.4f} ± {spread[task][encoder]:.4f}" for task in mean),
             f"{mean.loc[encoder].mean():.4f}",
         ]
         for encoder in order
@@ -198,13 +198,13 @@ def _samples(root: Path, path: Path) -> list[tuple[str, Path, Path]]:
     found = []
     for row in csv.DictReader(_text(path).splitlines()):
         try:
-            sample, files = row["sample_id"], [root / row["patches_path"], root / row["expr_path"]]
+            sample, patches, expression = row["sample_id"], root / row["patches_path"], root / row["expr_path"]
         except KeyError as error:
             raise TruthError(f"The split has no column {error}", where=path) from error
-        for file in files:
+        for file in (patches, expression):
             if not file.resolve().is_relative_to(root.resolve()):
                 raise TruthError(f"The split names a file outside the task ({file})", where=path)
-        found.append((sample, *files))
+        found.append((sample, patches, expression))
     if not found:
         raise TruthError("The split names no sample", where=path)
     return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +42,7 @@ class TrainDock(Dock):
         self.sections = SectionsBox(self)
         self.predictor = PredictorBox()
         self.predictor.setTitle("System")
+        self.predictor.browse.hide()  # trained ones are what training can start from, below
         self.form = TrainForm()
         self.name = QLineEdit(placeholderText="system and number of genes")
         self.name.setToolTip("What the predictor is called; letters, digits, dots, hyphens and underscores")
@@ -77,7 +77,7 @@ class TrainDock(Dock):
         self.predictor.chosen.connect(self._system_chosen)
         self._control: Control | None = None
         self._records: list[tuple[str, dict[str, Any]]] = []
-        self._drawn, self._began, self._before = 0, 0.0, 0
+        self._drawn = 0
         self._timer = QTimer(self)
         self._timer.setInterval(_POLL_MS)
         self._timer.timeout.connect(self._draw)
@@ -148,6 +148,7 @@ class TrainDock(Dock):
         if row is None:
             return
         self.checked.setText("Checking …")
+        self.reveal(self.checked)
         roles = {role: self.sections.of(role) for role in ("train", "validate", "holdout")}
         self.run(
             _plan,
@@ -163,11 +164,12 @@ class TrainDock(Dock):
     def _show_plan(self, plan: Plan) -> None:
         lines = [
             f"{plan.genes:,} genes ({plan.shared:,} of {plan.measured:,} are measured everywhere), "
-            f"{plan.spots:,} spots to learn, {plan.fits} fit{'s' if plan.fits > 1 else ''}: about {duration(plan.seconds)}, "
-            f"{plan.memory_bytes / 2**20:,.0f} MiB.",
+            f"{plan.spots:,} spots to learn, {plan.fits} fit{'s' if plan.fits > 1 else ''}: "
+            f"about {duration(plan.seconds)}, {plan.memory_bytes / 2**20:,.0f} MiB.",
             *(f"⚠ {text}" for text in plan.warnings),
         ]
         self.checked.setText("\n".join(lines))
+        self.reveal(self.checked)
 
     # --- the run
 
@@ -200,7 +202,7 @@ class TrainDock(Dock):
 
     def begin(self) -> Control:
         """Note that a training or benchmark begins; returns its control."""
-        self._control, self._began = Control(), time.monotonic()
+        self._control = Control()
         self._show_state()
         return self._control
 
@@ -232,13 +234,8 @@ class TrainDock(Dock):
         values = [
             f"{name.replace('val_pcc', 'validation PCC')} {v:.4g}" for name, v in record.items() if name != "epoch"
         ]
-        control = self._control
-        left = ""
-        if control is not None and control.total and control.done:
-            seconds = (time.monotonic() - self._began) / max(control.done, 1) * (control.total - control.done)
-            left = f"; this fit takes about {duration(seconds)} more"
         n = sum(fit == label for fit, _ in self._records)
-        self.timeline.setText(f"{label}, epoch {n}: {', '.join(values)}{left}")
+        self.timeline.setText(f"{label}, epoch {n}: {', '.join(values)}")
 
     def _trained(self, found: tuple[str, str]) -> None:
         folder, text = found

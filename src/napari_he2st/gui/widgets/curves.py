@@ -18,14 +18,16 @@ _COLOURS = ("#0077bb", "#ee7733", "#009988", "#cc3311", "#33bbee", "#ee3377", "#
 class Curve(Plot):
     """One value by epoch, a line per fit."""
 
-    def __init__(self, title: str, parent: QWidget | None = None) -> None:
+    def __init__(self, title: str, corner: tuple[int, int], parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setFixedHeight(HEIGHT_PX)
         self.setMouseEnabled(x=False, y=False)
         self.hideButtons()
         self._title = title
         self.lines: dict[str, tuple[list[float], list[float], pg.PlotDataItem]] = {}
-        self.addLegend(offset=(-1, 1), labelTextSize="8pt")
+        self.getAxis("left").enableAutoSIPrefix(False)  # a correlation of 0.3 is not 300
+        legend = self.addLegend(offset=corner, labelTextSize="8pt")
+        legend.hide()  # until there are several lines to tell apart
         self.paint_theme()
 
     def paint_theme(self) -> None:
@@ -42,6 +44,7 @@ class Curve(Plot):
             pen = pg.mkPen(colour, width=2)
             item = self.plot([], [], name=fit, pen=pen, symbol="o", symbolSize=4, symbolBrush=colour, symbolPen=None)
             self.lines[fit] = [], [], item
+            self.plotItem.legend.setVisible(len(self.lines) > 1)
         epochs, values, item = self.lines[fit]
         epochs.append(float(len(epochs) + 1))
         values.append(value)
@@ -59,7 +62,7 @@ class Curves(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.loss, self.pcc = Curve("loss"), Curve("validation PCC")
+        self.loss, self.pcc = Curve("loss", (-1, 1)), Curve("validation PCC", (-1, -1))  # where the curves are not
         self.loss.setToolTip("Training loss of each epoch, in the system's own unit")
         self.pcc.setToolTip("Mean Pearson correlation over genes on the validation sections, which are not learned")
         layout = QVBoxLayout(self)
