@@ -245,7 +245,7 @@ def _digest(section: Section) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class _Fit:
-    """One system without one fold, where its scores go, and when it is too late to begin (on the clock of all processes)."""
+    """One system without one fold, where its scores go, and when it is too late to begin."""
 
     contestant: Contestant
     fold: Fold

@@ -18,7 +18,7 @@ ALPHA = 0.05
 
 def boxes(scores: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
     """Boxes of scores (genes × systems, the best first); a line beside them joins systems that do not differ."""
-    order = list(scores)
+    order = [str(system) for system in scores]
     figure = figure_of(11, 1.2 + 0.45 * len(order))
     axes = figure.subplots()
     places = np.arange(len(order))
@@ -56,7 +56,7 @@ def critical_differences(scores: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
         From :func:`~napari_he2st.engine.benchmark_report.differences`.
     """
     ranks = scores.rank(axis=1, ascending=False).mean().sort_values()
-    names, n = list(ranks.index), len(ranks)
+    names, n = [str(name) for name in ranks.index], len(ranks)
     groups = cliques(names, _ties(pairs))
     left = -(-n // 2)
     figure = figure_of(11, 1.0 + 0.3 * left + 0.15 * len(groups))

@@ -29,8 +29,8 @@ _COSTS = {"seconds_training": "sum", "seconds_scoring": "sum", "peak_mb": "max"}
 _NOTE = """\
 <b>pcc gene</b> is Pearson's correlation over the spots of a gene, <b>pcc spot</b> over the genes of a spot: the second
 is high for the training mean already, for genes differ more than spots. <b>mse ratio</b> is the squared error over that
-of the training mean. <b>ari</b> and <b>nmi</b> compare five domains found in the prediction by k-means with five found in
-the measurement. ± is the standard deviation over folds, and over genes where there is a second one. A constant
+of the training mean. <b>ari</b> and <b>nmi</b> compare five domains found in the prediction by k-means with five found
+in the measurement. ± is the standard deviation over folds, and over genes where there is a second one. A constant
 prediction counts as a correlation of 0; genes that do not vary in a scored section are left out; no gene was chosen by
 its score. Features of a slide are kept once read, so whoever needs them first pays for them in seconds. Memory is the
 highest of the whole process while it ran."""
