@@ -57,11 +57,12 @@ def test_a_variant_names_the_arguments(he2st, sample: str, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_killed_command_goes_on_to_the_same_bundle(he2st, sample: str, tmp_path: Path, monkeypatch) -> None:
     """The command is killed without warning as often as it takes, and ends as the one that was left alone."""
     monkeypatch.setenv("HE2ST_CACHE", str(tmp_path / "cache"))
-    command = ["train", "stnet", "--variant", "tiny", "--data", sample, "--panel", "hvg:50", "--fold", "block"]
-    command += ["--epochs", "4", "--device", "cpu", "--augment", "flips"]
+    command = ["train", "stnet", "--variant", "tiny", "--data", sample, "--panel", "hvg:50"]
+    command += ["--epochs", "8", "--device", "cpu", "--augment", "flips"]
     assert he2st(*command, "-o", tmp_path / "whole").code == 0
     kills, moments = 0, [1.5 + 0.7 * n for n in range(8)]
     for moment in moments:

@@ -16,12 +16,16 @@ from napari_he2st.gui.docks.train import TrainDock
 from napari_he2st.gui.docks.train_form import TrainForm, system_facts
 from napari_he2st.gui.widgets.curves import Curves
 
+WAIT_MS = 60_000
+
 
 @pytest.fixture
 def dock(open_dock, qtbot) -> TrainDock:
     dock = open_dock(TrainDock)
-    dock.show()
-    qtbot.waitUntil(lambda: dock.predictor.row is not None and dock.form.variant.count() > 0 and not dock.busy)
+    dock.opened()  # as showing it does
+    qtbot.waitUntil(
+        lambda: dock.predictor.row is not None and dock.form.variant.count() > 0 and not dock.busy, timeout=WAIT_MS
+    )
     return dock
 
 
@@ -120,11 +124,13 @@ def test_a_run_draws_curves_and_its_result_is_listed(dock, sections, session, qt
     dock.name.setText("my own!")
     dock.train_button.click()
     assert not dock.train_button.isEnabled()
-    qtbot.waitUntil(lambda: "all" in dock.curves.pcc.lines and len(dock.curves.pcc.lines["all"][0]) > 3)
+    qtbot.waitUntil(
+        lambda: "all" in dock.curves.pcc.lines and len(dock.curves.pcc.lines["all"][0]) > 3, timeout=WAIT_MS
+    )
     assert dock.curves.isVisibleTo(dock)
     assert "validation PCC" in dock.timeline.text()
     dock.stop_button.click()
-    qtbot.waitUntil(lambda: not dock.busy_training)
+    qtbot.waitUntil(lambda: not dock.busy_training, timeout=WAIT_MS)
     assert going == [(dock.predictor.row["slug"], ["A1", "A2", "B1"], "my-own-")]
     epochs, values, _ = dock.curves.loss.lines["all"]
     assert len(epochs) == len(values) < 50
@@ -139,7 +145,7 @@ def test_a_check_is_told_in_words(dock, sections, qtbot, monkeypatch) -> None:
     monkeypatch.setattr(module, "_plan", lambda slug, roles, choices, *, control: plan)
     dock.sections.add([(sections[0], "train")])
     dock.check_button.click()
-    qtbot.waitUntil(lambda: "105 spots" in dock.checked.text())
+    qtbot.waitUntil(lambda: "105 spots" in dock.checked.text(), timeout=WAIT_MS)
     assert "⚠ A1: Only 40%" in dock.checked.text()
 
 
@@ -161,11 +167,11 @@ def test_the_benchmark_page_shows_the_table(dock, sections, qtbot, monkeypatch, 
     )
     item.setCheckState(Qt.CheckState.Checked)
     page.start(str(tmp_path))
-    qtbot.waitUntil(lambda: page.table.rowCount() == 2)
+    qtbot.waitUntil(lambda: page.table.rowCount() == 2, timeout=WAIT_MS)
     assert seen == [(["egn"], ["A1", "A2", "B1"], "tiny", "patient")]
     assert page.table.item(0, 0).text() == "ridge"
     assert "Few folds." in page.warnings.text()
-    qtbot.waitUntil(lambda: not dock.busy_training)
+    qtbot.waitUntil(lambda: not dock.busy_training, timeout=WAIT_MS)
 
 
 def test_curves_of_several_fits_have_lines_of_their_own(qtbot) -> None:
@@ -188,5 +194,5 @@ def test_a_table_of_pairs_is_added_with_its_roles(dock, qtbot, monkeypatch, sect
 
     monkeypatch.setattr(train_plan, "read_pairs", lambda path: [(sections[0], "train"), (sections[2], "holdout")])
     dock.sections.read("pairs.csv")
-    qtbot.waitUntil(lambda: dock.sections.table.rowCount() == 2)
+    qtbot.waitUntil(lambda: dock.sections.table.rowCount() == 2, timeout=WAIT_MS)
     assert [s.name for s in dock.sections.of("holdout")] == ["B1"]

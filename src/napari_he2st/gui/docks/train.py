@@ -239,6 +239,7 @@ class TrainDock(Dock):
 
     def _trained(self, found: tuple[str, str]) -> None:
         folder, text = found
+        self._draw()  # what is left of the curves, before the result is told in their place
         self.session.add_predictor(folder)
         self.timeline.setText(text)
         self.say(f"{Path(folder).name} is trained and listed in the Predict dock.")
