@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from multiprocessing import get_context
 from pathlib import Path
+
+import pytest
+
+from napari_he2st.cli.app import main
 
 
 def test_bundle_of_the_sample(mean_bundle: Path) -> None:
@@ -47,3 +54,33 @@ def test_a_variant_names_the_arguments(he2st, sample: str, tmp_path: Path) -> No
     outcome = he2st("train", "stnet", "--data", sample, "--variant", "tin", "-o", tmp_path / "x")
     assert outcome.code == 1
     assert "tiny" in outcome.err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_killed_command_goes_on_to_the_same_bundle(he2st, sample: str, tmp_path: Path, monkeypatch) -> None:
+    """The command is killed without warning as often as it takes, and ends as the one that was left alone."""
+    monkeypatch.setenv("HE2ST_CACHE", str(tmp_path / "cache"))
+    command = ["train", "stnet", "--variant", "tiny", "--data", sample, "--panel", "hvg:50"]
+    command += ["--epochs", "8", "--device", "cpu", "--augment", "flips"]
+    assert he2st(*command, "-o", tmp_path / "whole").code == 0
+    kills, moments = 0, [1.5 + 0.7 * n for n in range(8)]
+    for moment in moments:
+        process = get_context("fork").Process(target=main, args=([*command, "-o", str(tmp_path / "killed")],))
+        process.start()
+        process.join(moment)
+        if not process.is_alive():
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        kills += 1
+        assert not (tmp_path / "killed").exists()
+    assert kills >= 2
+    assert (tmp_path / "killed.training").is_dir() or (tmp_path / "killed").is_dir()
+    if not (tmp_path / "killed").is_dir():
+        assert he2st(*command, "-o", tmp_path / "killed").code == 0
+    assert not (tmp_path / "killed.training").exists()
+    first, second = (json.loads((tmp_path / name / "he2st.json").read_bytes()) for name in ("whole", "killed"))
+    for facts in (first, second):
+        del facts["created"]
+    assert first == second  # the curve, all scores, and the checksums of all weights

@@ -32,25 +32,38 @@ class Folds(StrEnum):
         "he2st benchmark --systems stnet:tiny bleep:tiny --data her2st:B4 her2st:C4 her2st:C5 -o trust",
         "he2st benchmark --systems deeppt --data her2st:C3 her2st:C4 --folds section --budget 30 -o trust",
         "he2st benchmark --systems hist2st:tiny --data her2st:C5 --folds block -o trust",
+        "he2st benchmark --hest-bench bench_data --encoders efficientnet-lite0 -o hest",
     ),
 )
 def benchmark(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the results; what is there is not done again.")
+    ],
     systems: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--systems",
             metavar="SYSTEM…",
             help="Systems of he2st models, each alone or with a variant of its card (stnet:tiny).",
-            show_default=False,
         ),
-    ],
+    ] = None,
     data: Annotated[
-        list[str],
-        typer.Option("--data", metavar="SECTION…", help="Measured sections with images.", show_default=False),
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the results; what is there is not done again.")
-    ],
+        list[str] | None, typer.Option("--data", metavar="SECTION…", help="Measured sections with images.")
+    ] = None,
+    hest_folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--hest-bench", metavar="FOLDER", help="Instead: score encoders on the tasks of HEST-bench that lie there."
+        ),
+    ] = None,
+    encoders: Annotated[
+        list[str] | None,
+        typer.Option("--encoders", metavar="ENCODER…", help="With --hest-bench: rows of he2st encoders."),
+    ] = None,
+    tasks: Annotated[
+        list[str] | None, typer.Option("--tasks", metavar="TASK…", help="With --hest-bench: only some of them.")
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Fits that run side by side, each in its process.")] = 1,
     folds: Annotated[Folds, typer.Option("--folds", help="What is left out in turn and scored.")] = Folds.patient,
     budget: Annotated[
         float | None, typer.Option("--budget", metavar="MINUTES", min=0, help="Begin no fit after that.")
@@ -75,6 +88,11 @@ def benchmark(
     from napari_he2st.engine.benchmark import benchmark as run
     from napari_he2st.engine.benchmark_report import short_rows, summarise, write_report
 
+    if hest_folder is not None:
+        _hest_bench(hest_folder, encoders or ["efficientnet-lite0"], tasks, output, device)
+        return
+    if not systems or not data:
+        raise ModelError("A benchmark needs systems and sections", todo="Name them with --systems and --data")
     given = _read_settings(settings)
     extra = {} if epochs is None else {"epochs": epochs}
     contestants = []
@@ -94,6 +112,7 @@ def benchmark(
             budget_minutes=budget,
             seed=seed,
             device=device,
+            jobs=jobs,
             control=bar,
         )
     for text in result.warnings:
@@ -106,6 +125,20 @@ def benchmark(
     if result.failed:
         todo = "The warnings above say why; run it again when that is mended"
         raise ModelError(f"{len(result.failed)} fits failed", where=output, todo=todo)
+
+
+def _hest_bench(folder: Path, encoders: list[str], tasks: list[str] | None, output: Path, device: str) -> None:
+    from napari_he2st.core.atomic import atomic_write
+    from napari_he2st.engine.hest_bench import hest_bench, summarise
+
+    with console.Bar() as bar:
+        scores = hest_bench(folder, encoders, tasks=tasks, device=device, control=bar)
+    output.mkdir(parents=True, exist_ok=True)
+    with atomic_write(output / "hest_bench.parquet", force=True) as aside:
+        scores.to_parquet(aside, index=False)
+    console.print_rows(*summarise(scores))
+    n_folds = len(scores.groupby(["task", "fold"]))
+    console.note(f"{output}: {len(encoders)} encoders, {scores['task'].nunique()} tasks, {n_folds} folds.")
 
 
 def _read_settings(path: Path | None) -> dict[str, Any]:

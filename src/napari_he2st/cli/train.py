@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,12 +44,21 @@ class Fold(StrEnum):
 
     section = "section"
     patient = "patient"
+    block = "block"
+    spot = "spot"
+
+
+class Augmentation(StrEnum):
+    """What changes at random each time a tile is seen."""
+
+    stain = "stain"
+    flips = "flips"
 
 
 class SpreadingCommand(TyperCommand):
     """A command whose options named here take every word up to the next option."""
 
-    spread = ("--data", "--holdout", "--validate", "--systems")
+    spread = ("--data", "--holdout", "--validate", "--systems", "--encoders", "--tasks")
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Repeat the option before each of its words, which is the form the parser knows."""
@@ -98,8 +108,32 @@ def train(
     ] = None,
     fold: Annotated[
         list[Fold] | None,
-        typer.Option("--fold", help="Also score with each section or patient left out in turn; repeatable."),
+        typer.Option(
+            "--fold",
+            help="Also score with each section, patient, quarter (block) or random spots left out; repeatable.",
+        ),
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--start", metavar="BUNDLE", help="Go on from a bundle of the same system: its weights and genes."
+        ),
+    ] = None,
+    freeze: Annotated[bool, typer.Option("--freeze", help="With --start: only the layers of the genes learn.")] = False,
+    scale: Annotated[
+        str | None, typer.Option("--scale", help="Expression that is learned, in place of the system's own.")
+    ] = None,
+    smooth: Annotated[
+        int | None, typer.Option("--smooth", min=2, help="Learn the mean over that many nearest spots.")
+    ] = None,
+    augment: Annotated[
+        list[Augmentation] | None, typer.Option("--augment", help="Change tiles at random in each epoch; repeatable.")
+    ] = None,
+    accumulate: Annotated[int | None, typer.Option("--accumulate", min=1, help="Batches that make one step.")] = None,
+    mixed: Annotated[bool, typer.Option("--mixed", help="Compute in bfloat16 where the GPU has it.")] = False,
+    trust: Annotated[
+        float, typer.Option("--trust", min=-1, max=1, help="Genes with a lower held-out correlation are marked.")
+    ] = 0.2,
     name: Name = None,
     title: Title = None,
     organ: Organs = None,
@@ -119,17 +153,28 @@ def train(
     """Train a system on measured sections and write it as a bundle.
 
     Sections held out are never seen in training; they score the result. Without any, each section is left out in turn.
+    A run that was stopped or killed goes on where it was when it is started again, to the same result.
     """
     from napari_he2st.core.atomic import check_output
+    from napari_he2st.engine.checkpoints import SUFFIX
     from napari_he2st.engine.features import NOTHING_GIVEN
     from napari_he2st.engine.model_card import model_card
     from napari_he2st.engine.train import train as train_system
+    from napari_he2st.engine.train_fit import Departures as Departing
     from napari_he2st.engine.trained import About
-    from napari_he2st.zoo.catalogue import variant_arguments
+    from napari_he2st.zoo.catalogue import load, variant_arguments
 
-    arguments = {**variant_arguments(system, variant), **read_pairs(argument)}
+    arguments = {**(variant_arguments(system, variant) if start is None else {}), **read_pairs(argument)}
+    changes = {
+        **read_pairs(recipe),
+        **({"accumulate": accumulate} if accumulate else {}),
+        **({"mixed": True} if mixed else {}),
+    }
+    departures = Departing(
+        None if start is None else load(start), freeze, scale, smooth, tuple(map(str, augment or ()))
+    )
     genes = read_genes(Path(panel)).symbols if panel is not None and Path(panel).is_file() else panel
-    folds = [str(kind) for kind in fold or []]
+    folds: list[Any] = [kind.value for kind in fold or []]
     if not holdout and not folds and len(data) > 1:
         folds = ["section"]
     check_output(output, force=force)
@@ -137,6 +182,7 @@ def train(
     kept_aside = [open_section(text, mpp=mpp) for text in holdout or []]
     for section in (*sections, *kept_aside):
         warn_of_misfit(section)
+    kept = output.with_name(output.name + SUFFIX)
     given = NOTHING_GIVEN
     if nuclei is not None or cells is not None:
         with open_slide(data[0], mpp=mpp) as image:  # a label image is as wide as the one slide it belongs to
@@ -149,15 +195,18 @@ def train(
             validate=[open_section(text, mpp=mpp) for text in validate or []],
             folds=folds,
             panel=genes,
-            about=About(name, title, tuple(organ or ()), tuple(species or ()), licence, notes),
+            about=About(name, title, tuple(organ or ()), tuple(species or ()), licence, notes, trust),
             arguments=arguments,
-            recipe=read_pairs(recipe),
+            recipe=changes,
             epochs=epochs,
             seed=seed,
             device=device,
             given=given,
             stain=stain,
+            departures=departures,
+            checkpoints=kept,
             control=bar,
         )
         bundle.save(output, force=force, model_card=model_card(bundle))
+    shutil.rmtree(kept, ignore_errors=True)
     console.note(f"{output}: {system} for {len(bundle.genes)} genes from {len(sections)} sections.")

@@ -20,3 +20,11 @@ def config_folder() -> Path:
     folder = Path(os.environ.get("HE2ST_CONFIG") or platformdirs.user_config_dir("napari-he2st", appauthor=False))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def predictors_folder() -> Path:
+    """The folder of predictors that the user trained: ``HE2ST_PREDICTORS`` if set, else in the user's data folder."""
+    given = os.environ.get("HE2ST_PREDICTORS")
+    folder = Path(given or Path(platformdirs.user_data_dir("napari-he2st", appauthor=False)) / "predictors")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -39,7 +39,7 @@ class Control:
     def __init__(self) -> None:
         self.done, self.total, self.what = 0, None, ""  # type: int, int | None, str
         self.notes: list[str] = []
-        self._cancel, self._go = threading.Event(), threading.Event()
+        self._cancel, self._go, self._enough = threading.Event(), threading.Event(), threading.Event()
         self._go.set()
 
     def start(self, total: int | None, what: str) -> None:
@@ -75,6 +75,15 @@ class Control:
     def resume(self) -> None:
         """Let the work go on."""
         self._go.set()
+
+    def finish(self) -> None:
+        """Ask work that gets better the longer it runs to end well with what it has."""
+        self._enough.set()
+
+    @property
+    def finishing(self) -> bool:
+        """Whether :meth:`finish` was called."""
+        return self._enough.is_set()
 
     @property
     def cancelled(self) -> bool:

@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from napari_he2st._version import __version__
-from napari_he2st.analysis.metrics.table import per_gene, per_spot
-from napari_he2st.analysis.paired import permuted_pcc
-from napari_he2st.core import keys
 from napari_he2st.core.atomic import atomic_write
 from napari_he2st.core.errors import He2stError, ModelError, OutputError, TruthError
 from napari_he2st.core.progress import Control
-from napari_he2st.engine.device import choose_device
+from napari_he2st.engine.benchmark_scores import score_section
 from napari_he2st.engine.folds import Fold, Kind, make_folds, pitfalls
 from napari_he2st.engine.panel import choose_panel
-from napari_he2st.engine.scoring import predict_resolved
 from napari_he2st.engine.train import train
-from napari_he2st.engine.trained import expression_of
-from napari_he2st.engine.training_data import TrainingSection, expression_target, resolve
-from napari_he2st.zoo.catalogue import card_of, variant_arguments
+from napari_he2st.engine.trained import encoders_of
+from napari_he2st.engine.training_data import TrainingSection
+from napari_he2st.zoo.catalogue import card_of, system, variant_arguments
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from napari_he2st.data.truth import Section
-    from napari_he2st.zoo.bundle import Bundle
 
 BASELINES = ("mean", "ridge:colour", "ridge")
 """Always taken part: the training mean, and ridge on colour and texture alone and with the starter's encoder."""
@@ -43,7 +37,6 @@ BASELINES = ("mean", "ridge:colour", "ridge")
 COLUMNS = ["system", "fold", "section", "gene", "metric", "value", "unit"]
 """Of the scores; ``gene`` is empty where a row is of a whole section, ``section`` too where it is of a whole fit."""
 
-N_PERMUTATIONS = 199
 _REFUSED = {
     "slide_level": "It predicts whole slides, not spots",
     "domains": "It groups spots and predicts no expression",
@@ -139,6 +132,7 @@ def benchmark(
     budget_minutes: float | None = None,
     seed: int = 0,
     device: str = "auto",
+    jobs: int = 1,
     control: Control | None = None,
 ) -> Benchmark:
     """Train every system without every fold and score it there; the baselines take part in any case.
@@ -160,6 +154,8 @@ def benchmark(
         No fit is begun once they are spent; None is no limit.
     seed, device, control
         How to train.
+    jobs
+        Fits that run side by side, each in a process of its own; progress then counts fits.
 
     Raises
     ------
@@ -174,7 +170,7 @@ def benchmark(
     """
     import pandas as pd
 
-    control, started = control or Control(), time.monotonic()
+    control = control or Control()
     if not sections:
         raise TruthError("There is no section to learn", todo="Name at least two with --data")
     contestants = _with_baselines(systems)
@@ -186,28 +182,22 @@ def benchmark(
         fits.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"The folder cannot be made ({error.strerror})", where=fits) from error
-    parts, missing, failed = [], [], []
+    deadline = None if budget_minutes is None else time.monotonic() + 60 * budget_minutes
+    todo = []
     for fold in folds:  # all systems of a fold together, so that what a budget leaves can be compared
         for contestant in contestants:
             how = [contestant.system, contestant.arguments, contestant.recipe]
             settings = [__version__, *how, panel, seed, kind, fold.name, data]
             key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=list).encode()).hexdigest()[:16]
             path = fits / f"{_file_name(contestant.label)}.{_file_name(fold.name)}.{key}.parquet"
-            if path.exists():
-                parts.append(pd.read_parquet(path))
-                continue
-            if budget_minutes is not None and time.monotonic() - started >= 60 * budget_minutes:
-                missing.append((contestant.label, fold.name))
-                continue
-            try:
-                scores = _fit(contestant, fold, panel, seed, device, control)
-            except He2stError as error:
-                failed.append((contestant.label, fold.name, str(error)))
-                control.note(f"{contestant.label} failed on {fold.name}: {error}")
-                continue
-            with atomic_write(path) as aside:
-                scores.to_parquet(aside, index=False)
-            parts.append(scores)
+            todo.append(_Fit(contestant, fold, panel, seed, device, path, deadline))
+    left = [fit for fit in todo if not fit.path.exists()]
+    said = dict(zip((fit.path for fit in left), _make(left, jobs, control), strict=True))
+    missing = [(fit.contestant.label, fit.fold.name) for fit in left if said[fit.path] is _BUDGET_SPENT]
+    failed = [
+        (fit.contestant.label, fit.fold.name, str(text)) for fit in left if (text := said[fit.path]) not in ("", None)
+    ]
+    parts = [pd.read_parquet(fit.path) for fit in todo if fit.path.exists()]
     scores = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
     labels, names = [c.label for c in contestants], [fold.name for fold in folds]
     warnings = [*pitfalls(folds, kind), *_doubts(scores)]
@@ -220,7 +210,26 @@ def _with_baselines(systems: Sequence[Contestant]) -> list[Contestant]:
     labels = [contestant.label for contestant in systems]
     if len(set(labels)) < len(labels):
         raise ModelError("A system is named twice", where=", ".join(labels), todo="Name every system once")
-    return [*(Contestant.parse(label) for label in BASELINES if label not in labels), *systems]
+    found = dict.fromkeys(encoder for c in systems if c.system != "ridge" for encoder in _encoders_of(c))
+    on_each = [Contestant(f"ridge on {name}", "ridge", {"fields": [[name, 224]]}) for name in found if name not in _HAS]
+    return [*(Contestant.parse(label) for label in BASELINES if label not in labels), *on_each, *systems]
+
+
+_HAS = ("colour-texture",)  # encoders on which there is a baseline in any case
+_SOME_GENES = 50
+
+
+def _encoders_of(contestant: Contestant) -> tuple[str, ...]:
+    """Patch encoders that a system with these arguments takes features of; what cannot be built says so when fitted."""
+    import torch
+
+    cls: Any = system(contestant.system)
+    sizes = {"n_genes": _SOME_GENES} if "n_genes" in inspect.signature(cls.__init__).parameters else {}
+    try:
+        with torch.device("meta"):
+            return encoders_of(cls(**{**sizes, **contestant.arguments}))
+    except (He2stError, TypeError, ValueError):
+        return ()
 
 
 def _file_name(text: str) -> str:
@@ -231,81 +240,79 @@ def _digest(section: Section) -> list[str]:
     """What identifies image and spots; opening them shows that both are there."""
     opened = TrainingSection.open(section)
     opened.slide.original.close()
-    counts, spots = section.adata.layers[keys.COUNTS], hashlib.sha256()
-    for values in (
-        np.asarray(counts.sum(axis=0)),
-        np.asarray(counts.sum(axis=1)),
-        section.adata.obsm["spatial"],
-        np.array(list(section.adata.var_names), dtype="U"),
-    ):
-        spots.update(np.ascontiguousarray(values).tobytes())
-    return [opened.slide.fingerprint, section.patient or "", spots.hexdigest()]
+    return opened.digest()
 
 
-def _fit(
-    contestant: Contestant, fold: Fold, panel: str | Sequence[str], seed: int, device: str, control: Control
-) -> pd.DataFrame:
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """One system without one fold, where its scores go, and when it is too late to begin."""
+
+    contestant: Contestant
+    fold: Fold
+    panel: str | Sequence[str]
+    seed: int
+    device: str
+    path: Path
+    deadline: float | None
+
+
+_BUDGET_SPENT = None
+
+
+def _make(fits: Sequence[_Fit], jobs: int, control: Control) -> list[str | None]:
+    """Make fits, one after the other or side by side: of each "" when it is written, or why not."""
+    if jobs == 1:
+        return [_make_one(fit, control) for fit in fits]
+    import dask
+
+    control.start(len(fits), f"{len(fits)} fits in {jobs} processes")
+    tasks = [dask.delayed(_make_one)(fit) for fit in fits]
+    found: list[str | None] = []
+    for start in range(0, len(tasks), jobs):
+        found += dask.compute(*tasks[start : start + jobs], scheduler="processes", num_workers=jobs)
+        control.advance(len(tasks[start : start + jobs]))
+    return found
+
+
+def _make_one(fit: _Fit, control: Control | None = None) -> str | None:
+    """Write the scores of a fit: "" when that is done, what is wrong, or that the budget is spent."""
+    control = control or Control()
+    if fit.deadline is not None and time.monotonic() >= fit.deadline:
+        return _BUDGET_SPENT
+    try:
+        scores = _scores(fit, control)
+    except He2stError as error:
+        control.note(f"{fit.contestant.label} failed on {fit.fold.name}: {error}")
+        return str(error)
+    with atomic_write(fit.path, force=True) as aside:
+        scores.to_parquet(aside, index=False)
+    return ""
+
+
+def _scores(fit: _Fit, control: Control) -> pd.DataFrame:
     """Scores of one fit: the rows of :data:`COLUMNS`."""
     import pandas as pd
 
-    control.start(None, f"{contestant.label}, without {fold.name}")
+    control.start(None, f"{fit.contestant.label}, without {fit.fold.name}")
     with _watched() as peak_mb:
         start = time.perf_counter()
         bundle = train(
-            contestant.system,
-            fold.train,
-            arguments=contestant.arguments,
-            recipe=contestant.recipe,
-            panel=panel,
-            seed=seed,
-            device=device,
+            fit.contestant.system,
+            fit.fold.train,
+            arguments=fit.contestant.arguments,
+            recipe=fit.contestant.recipe,
+            panel=fit.panel,
+            seed=fit.seed,
+            device=fit.device,
             control=control,
         )
         trained = time.perf_counter()
-        parts = [_score(bundle, fold, section, device, control) for section in fold.test]
+        parts = [score_section(bundle, fit.fold.train, section, fit.device, control) for section in fit.fold.test]
         scored = time.perf_counter()
     figures = {"seconds_training": trained - start, "seconds_scoring": scored - trained, "peak_mb": peak_mb[0]}
     of_fit = pd.DataFrame([{"section": "", "gene": "", "metric": m, "value": v} for m, v in figures.items()])
     scores = pd.concat([*parts, of_fit], ignore_index=True)
-    return scores.assign(system=contestant.label, fold=fold.name, unit=bundle.manifest.scale)[COLUMNS]
-
-
-def _score(bundle: Bundle, fold: Fold, section: Section, device: str, control: Control) -> pd.DataFrame:
-    """Scores of a section that was left out, in the unit that the system predicts, unsmoothed.
-
-    Genes that do not vary in the section have none.
-    """
-    import pandas as pd
-
-    model, where = bundle.members[0], choose_device(device)
-    spec = replace(expression_of(model), scale=bundle.manifest.scale, smooth=None)
-    with ExitStack() as stack:
-        *seen, opened = (TrainingSection.open(s) for s in (*fold.train, section))
-        for one in (*seen, opened):
-            stack.callback(one.slide.original.close)
-        resolved = resolve(model, opened, bundle.manifest.mpp, where, control)
-        predicted = predict_resolved(bundle.members, resolved, len(opened.grid), where)
-        *known, measured = (
-            expression_target(s, bundle.genes, spec, model.extras["scale"]).numpy() for s in (*seen, opened)
-        )
-        grid = opened.grid
-    mean = np.nanmean(np.concatenate(known), axis=0)
-    table = per_gene(predicted, measured, bundle.genes, grid=grid)
-    varies = table["rvd"].notna().to_numpy()
-    if not varies.any():
-        raise TruthError("No gene of the panel varies", where=section.name, todo="Check that its genes are named alike")
-    table["mse_ratio"] = table["mse"] / np.nanmean((measured - mean) ** 2, axis=0)
-    table = table[varies].rename(columns={"pcc": "pcc_gene"})
-    metrics = ["pcc_gene", "spearman", "mse", "mse_ratio", "mae", "ssim", "rvd"]
-    genes = table.melt("gene", metrics, "metric", "value")
-    spots = per_spot(predicted, measured, [str(i) for i in range(len(grid))])
-    whole = {
-        "pcc_spot": float(spots["pcc"].mean()),
-        "p_chance": permuted_pcc(predicted[:, varies], measured[:, varies], N_PERMUTATIONS)[1],
-        "genes_flat": float((~varies).sum()),
-    }
-    rows = pd.DataFrame([{"gene": "", "metric": m, "value": v} for m, v in whole.items()])
-    return pd.concat([genes, rows], ignore_index=True).assign(section=section.name)
+    return scores.assign(system=fit.contestant.label, fold=fit.fold.name, unit=bundle.manifest.scale)[COLUMNS]
 
 
 def _doubts(scores: pd.DataFrame) -> list[str]:

@@ -13,21 +13,24 @@ from napari_he2st.analysis.paired import wilcoxon_pairs
 from napari_he2st.core import keys
 from napari_he2st.core.atomic import atomic_write
 from napari_he2st.core.errors import TruthError
-from napari_he2st.engine.page import figure_of, page, picture, rows_of, text_of
+from napari_he2st.engine.benchmark_figures import ALPHA, boxes, critical_differences
+from napari_he2st.engine.page import page, picture, rows_of, text_of
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
     from napari_he2st.engine.benchmark import Benchmark
 
 GENE_METRICS = ("pcc_gene", "spearman", "mse", "mse_ratio", "mae", "ssim", "rvd")
+WHOLE_METRICS = ("pcc_spot", "ari", "nmi")
+"""Of a whole section rather than a gene."""
+
 _COSTS = {"seconds_training": "sum", "seconds_scoring": "sum", "peak_mb": "max"}
-_ALPHA = 0.05
 _NOTE = """\
 <b>pcc gene</b> is Pearson's correlation over the spots of a gene, <b>pcc spot</b> over the genes of a spot: the second
 is high for the training mean already, for genes differ more than spots. <b>mse ratio</b> is the squared error over that
-of the training mean. ± is the standard deviation over folds, and over genes where there is a second one. A constant
+of the training mean. <b>ari</b> and <b>nmi</b> compare five domains found in the prediction by k-means with five found
+in the measurement. ± is the standard deviation over folds, and over genes where there is a second one. A constant
 prediction counts as a correlation of 0; genes that do not vary in a scored section are left out; no gene was chosen by
 its score. Features of a slide are kept once read, so whoever needs them first pays for them in seconds. Memory is the
 highest of the whole process while it ran."""
@@ -58,9 +61,9 @@ def summarise(result: Benchmark) -> pd.DataFrame:
     folds = known.pivot_table("value", ["system", "fold"], "metric").groupby("system")
     mean, spread = folds.mean(), folds.std()
     columns = {"folds": scores.groupby("system")["fold"].nunique(), "unit": scores.groupby("system")["unit"].first()}
-    for metric in (*GENE_METRICS, "pcc_spot"):
+    for metric in (*GENE_METRICS, *WHOLE_METRICS):
         columns |= {metric: mean[metric], f"{metric}_folds": spread[metric]}
-        if metric != "pcc_spot":
+        if metric in GENE_METRICS:
             columns[f"{metric}_genes"] = per_gene_scores(result, metric).std()
     for cost, how in _COSTS.items():
         columns[cost] = scores[scores["metric"] == cost].groupby("system")["value"].agg(how)
@@ -105,7 +108,7 @@ def short_rows(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 def summary_rows(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Head and cells of the table that people read, from :func:`summarise`."""
-    shown = [*GENE_METRICS[:2], "pcc_spot", *GENE_METRICS[2:]]
+    shown = [*GENE_METRICS[:2], "pcc_spot", *GENE_METRICS[2:], "ari", "nmi"]
     head = ["system", *(_heading(metric) for metric in shown), "training s", "scoring s", "peak MB", "folds", "unit"]
     rows = []
     for system, row in table.iterrows():
@@ -117,6 +120,26 @@ def summary_rows(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         costs = [f"{row[cost]:.1f}" if cost != "peak_mb" else f"{row[cost]:.0f}" for cost in _COSTS]
         rows.append([str(system), *cells, *costs, str(row["folds"]), str(row["unit"])])
     return head, rows
+
+
+def markdown(result: Benchmark) -> str:
+    """The table, its warnings and the ties of the best systems, for a page of a manual."""
+    table, pairs = summarise(result), differences(result)
+    head, rows = summary_rows(table)
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(row) + " |" for row in rows)]
+    best = str(table.index[0])
+    tied = pairs[(pairs["p"] >= ALPHA) & ((pairs["first"] == best) | (pairs["second"] == best))]
+    others = [str(r.second if r.first == best else r.first) for r in tied.itertuples()]
+    said = f"It does not differ from {', '.join(others)}" if others else "It differs from all others"
+    lines += [
+        "",
+        f"The best mean correlation per gene has {best}. {said} (Wilcoxon over genes, Holm, p = {ALPHA:g}).",
+        "",
+    ]
+    undone = [f"{system} without {fold} (not done)" for system, fold in result.missing]
+    undone += [f"{system} without {fold} ({reason})" for system, fold, reason in result.failed]
+    lines += [f"- {text}" for text in (*result.warnings, *undone)]
+    return "\n".join(lines) + "\n"
 
 
 def write_report(result: Benchmark, path: str | Path, *, force: bool = False) -> Path:
@@ -132,6 +155,8 @@ def write_report(result: Benchmark, path: str | Path, *, force: bool = False) ->
     if result.scores.empty:
         raise TruthError("No fit was finished, so there is nothing to report", todo="Raise the budget")
     table, pairs = summarise(result), differences(result)
+    scores = per_gene_scores(result)
+    scores = scores[[system for system in table.index if system in scores]]
     panel = result.panel if isinstance(result.panel, str) else f"a list of {len(result.panel)} genes"
     about = (
         f"Predicted against measured expression on what was left out of training: {len(result.folds)} folds, one per "
@@ -149,7 +174,11 @@ def write_report(result: Benchmark, path: str | Path, *, force: bool = False) ->
         rows_of(*summary_rows(table)),
         f"<p class='note'>{_NOTE}</p>",
         "<h2>Correlation of each gene</h2>",
-        picture(_boxes(result, table, pairs), "Pearson correlation per gene, a box per system, best first"),
+        picture(boxes(scores, pairs), "Pearson correlation per gene, a box per system, best first"),
+        "<h2>Critical differences</h2>",
+        "<p class='note'>Mean rank of each system over the genes, 1 the best; bars join systems that do not differ "
+        f"(Wilcoxon, Holm, p ≥ {ALPHA:g}).</p>",
+        picture(critical_differences(scores, pairs), "Mean ranks; bars join systems that do not differ"),
         "<h2>Pairs</h2>",
         "<p class='note'>Wilcoxon's signed-rank test over genes, corrected by Holm. Genes are not independent of each "
         "other, and few folds say little of other patients: read small p values with care.</p>",
@@ -166,34 +195,3 @@ def write_report(result: Benchmark, path: str | Path, *, force: bool = False) ->
 def _heading(metric: str) -> str:
     better = METRICS[metric.partition("_")[0]].facts["better"]
     return f"{metric} {'↑' if better == 'higher' else '↓'}"
-
-
-def _boxes(result: Benchmark, table: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
-    """Boxes ranked by mean correlation; a line beside them joins systems that do not differ."""
-    scores = per_gene_scores(result)
-    order = [system for system in table.index if system in scores]
-    figure = figure_of(11, 1.2 + 0.45 * len(order))
-    axes = figure.subplots()
-    places = np.arange(len(order))
-    axes.boxplot(
-        [scores[system].dropna().to_numpy() for system in order],
-        positions=places,
-        orientation="horizontal",
-        widths=0.6,
-        showmeans=True,
-        showfliers=False,
-        tick_labels=order,
-    )
-    axes.axvline(0, color="#999999", linewidth=0.8)
-    equal = pairs[pairs["p"] >= _ALPHA]
-    same = {frozenset(names) for names in zip(equal["first"], equal["second"], strict=True)}
-    column = 0
-    for place, system in enumerate(order):
-        tied = [other for other in range(place + 1, len(order)) if frozenset((system, order[other])) in same]
-        if tied:
-            x = 1.02 + 0.02 * column
-            axes.plot([x, x], [place, tied[-1]], transform=axes.get_yaxis_transform(), clip_on=False, color="#cc3311")
-            column += 1
-    axes.invert_yaxis()
-    axes.set(xlabel=f"Pearson correlation over spots, one value per gene (red: ends do not differ, p ≥ {_ALPHA:g})")
-    return figure

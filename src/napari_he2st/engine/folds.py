@@ -15,7 +15,7 @@ from napari_he2st.core.schema import grid_of
 if TYPE_CHECKING:
     from napari_he2st.data.truth import Section
 
-Kind = Literal["patient", "section", "block"]
+Kind = Literal["patient", "section", "block", "spot"]
 MARGIN_PITCHES = 2.0
 """Training spots this near to a scored one, in distances of spots, are left out of block folds."""
 
@@ -60,6 +60,8 @@ def make_folds(sections: Sequence[Section], kind: Kind = "patient") -> list[Fold
         raise TruthError("A section is named twice", where=", ".join(names), todo="Name every section once")
     if kind == "block":
         return [fold for section in sections for fold in _blocks(section)]
+    if kind == "spot":
+        return _random(sections)
     other = "Add sections, or use --folds section for sections of one patient, or --folds block for a single one"
     splits = leave_one_out(sections, kind, otherwise=other)
     return [Fold(name, tuple(train), tuple(test)) for name, train, test in splits]
@@ -103,6 +105,11 @@ def pitfalls(folds: Sequence[Fold], kind: Kind) -> list[str]:
     serial = [f for f in folds if {s.patient for s in f.train} & {s.patient for s in f.test} - {None}]
     if kind == "block":
         found.append("Training and scored spots are of one section: scores say nothing about other slides.")
+    elif kind == "spot":
+        found.append(
+            "Scored spots were drawn at random, so that each lies between spots that were trained on and looks like "
+            "them: these scores are far higher than on another slide (--folds patient, or --folds block for one slide)."
+        )
     elif serial:
         found.append(
             f"Sections of one patient are on both sides of {len(serial)} of {len(folds)} folds: serial sections look "
@@ -140,6 +147,23 @@ def _blocks(section: Section) -> list[Fold]:
             raise TruthError("The section is too small for blocks", where=section.name, todo="Use --folds section")
         name = f"{section.name} block {number + 1}"
         folds.append(Fold(name, (_part(section, train, "rest"),), (_part(section, test, f"block {number + 1}"),)))
+    return folds
+
+
+def _random(sections: Sequence[Section]) -> list[Fold]:
+    if any(section.adata.n_obs < 8 for section in sections):
+        raise TruthError("A section has too few spots to leave some out", todo="Use --folds section")
+    parts = [np.array_split(np.random.default_rng(0).permutation(s.adata.n_obs), 4) for s in sections]
+    folds = []
+    for number in range(4):
+        tests = [np.sort(part[number]) for part in parts]
+        rests = [np.setdiff1d(np.arange(s.adata.n_obs), test) for s, test in zip(sections, tests, strict=True)]
+        name = f"spots {number + 1}"
+        train, test = (
+            tuple(_part(s, rows, f"{what} {name}") for s, rows in zip(sections, found, strict=True))
+            for what, found in (("without", rests), ("only", tests))
+        )
+        folds.append(Fold(name, train, test))
     return folds
 
 

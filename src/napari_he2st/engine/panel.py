@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_he2st.analysis.graphs import lattice_graph
+from napari_he2st.analysis.metrics.moran import morans_i
 from napari_he2st.analysis.normalise import log1p_cp10k
 from napari_he2st.core import keys
 from napari_he2st.core.errors import GeneError
+from napari_he2st.core.schema import grid_of
 from napari_he2st.core.types import GeneSet
 
 if TYPE_CHECKING:
@@ -26,7 +29,8 @@ def choose_panel(sections: Sequence[AnnData], rule: str | Sequence[str] = "hvg:1
         Training sections with ``layers["counts"]``; nothing else may decide the panel.
     rule
         ``"hvg:N"``: the N with the largest variance of log1p CP10k over all spots; ``"var:N"``: of the counts
-        themselves; ``"mean:N"``: the N with the highest mean count; ``"all"``; or a list of symbols.
+        themselves; ``"mean:N"``: the N with the highest mean count; ``"moran:N"``: the N whose maps of log1p CP10k
+        are smoothest, by Moran's I averaged over the sections; ``"all"``; or a list of symbols.
 
     Raises
     ------
@@ -47,7 +51,9 @@ def choose_panel(sections: Sequence[AnnData], rule: str | Sequence[str] = "hvg:1
     if kind == "all":
         return GeneSet(tuple(in_order), "all", rule)
     if kind not in _RULES or not number.isdigit() or int(number) < 1:
-        raise GeneError(f"There is no panel rule {rule!r}", todo="Use hvg:N, var:N, mean:N, all, or a list of genes")
+        raise GeneError(
+            f"There is no panel rule {rule!r}", todo="Use hvg:N, var:N, mean:N, moran:N, all, or a list of genes"
+        )
     score = _RULES[kind](sections, in_order)
     best = np.sort(np.argsort(-score, kind="stable")[: int(number)])
     return GeneSet(tuple(in_order[i] for i in best), rule, rule)
@@ -104,4 +110,13 @@ def _counts(sections: Sequence[AnnData], genes: Sequence[str]) -> Iterator[Any]:
         yield csr_array(section.layers[keys.COUNTS][:, section.var_names.get_indexer(list(genes))], dtype=np.float64)
 
 
-_RULES = {"hvg": expression_variance, "var": _count_variance, "mean": _mean_counts}
+def _smoothness(sections: Sequence[AnnData], genes: Sequence[str]) -> NDArray[np.float64]:
+    """Moran's I averaged over sections; a gene that does not vary in one counts as 0 there."""
+    total = np.zeros(len(genes))
+    for section in sections:
+        X = log1p_cp10k(section.layers[keys.COUNTS])[:, section.var_names.get_indexer(list(genes))]
+        total += np.nan_to_num(morans_i(X, lattice_graph(grid_of(section))))
+    return total / len(sections)
+
+
+_RULES = {"hvg": expression_variance, "var": _count_variance, "mean": _mean_counts, "moran": _smoothness}

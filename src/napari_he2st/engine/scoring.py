@@ -22,6 +22,13 @@ def predict_resolved(
     members: Sequence[Predictor], resolved: Resolved, n_spots: int, device: torch.device
 ) -> NDArray[np.float32]:
     """Prediction of an ensemble for all spots of a section: float32 (spots, genes), NaN where nothing is known."""
+    return sample_resolved(members, resolved, n_spots, device)[0]
+
+
+def sample_resolved(
+    members: Sequence[Predictor], resolved: Resolved, n_spots: int, device: torch.device
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """The prediction, and its standard deviation over members and draws: None of a single one, or of pooled cells."""
     model = members[0]
     sample = Sampler(members, torch.arange(len(model.genes), device=device))
     pixels, regions = isinstance(model.unit, Pixels), isinstance(model.unit, Regions)
@@ -41,13 +48,14 @@ def predict_resolved(
             shape = resolved.owner[piece].shape
         return sample([inputs] * len(members) if pixels else sample.prepare(inputs), rows, shape)
 
-    found = join([part(slice(i, min(i + size, n))) for i in range(0, n, size)])[0].cpu().numpy()
+    mean, std = join([part(slice(i, min(i + size, n))) for i in range(0, n, size)])
+    found = mean.cpu().numpy()
     if resolved.owner is None:
         found[~resolved.ok] = np.nan
-        return found
+        return found, None if std is None else std.cpu().numpy()
     owner, ok = resolved.owner, resolved.ok
     if resolved.members is not None:
         owner, ok = owner[np.concatenate(resolved.members)], np.repeat(ok, list(map(len, resolved.members)))
     owner = np.where(ok[:, None] if owner.ndim > 1 else ok, owner, -1).reshape(-1)
     rows = found.reshape(-1, found.shape[-1])[owner >= 0]
-    return pool_by_owner(rows, owner[owner >= 0], n_spots, pool_of(model))
+    return pool_by_owner(rows, owner[owner >= 0], n_spots, pool_of(model)), None

@@ -49,7 +49,7 @@ class Session:
     ``comparison_changed()``, ``slide_registered(moving, fixed)``,
     ``selection_changed()`` when the current slide, result or gene changes,
     ``spots_chosen()`` when spots of the current result are, ``derived_changed(result_name)`` when a map is added to
-    a result or taken away.
+    a result or taken away, ``predictor_added(folder)``.
     """
 
     slide_added = Signal(str)
@@ -69,6 +69,7 @@ class Session:
     selection_changed = Signal()
     spots_chosen = Signal()
     derived_changed = Signal(str)
+    predictor_added = Signal(str)
 
     def __init__(self) -> None:
         self.slides: dict[str, SlideItem] = {}
@@ -77,6 +78,7 @@ class Session:
         self._past_domains: dict[str, list[Domains]] = {}
         self.spots: NDArray[np.bool_] | None = None
         self.regions: dict[str, list[Region]] = {}
+        self.predictors: list[str] = []
         self._past_regions: dict[str, list[list[Region]]] = {}
         self.landmarks: dict[str, dict[str, NDArray[np.float64]]] = {}
         self._moves: dict[str, list[tuple[NDArray[np.float64], dict[str, Any], pd.Series | None]]] = {}
@@ -137,6 +139,12 @@ class Session:
         self.registrations[moving, fixed] = transform
         self.registrations[fixed, moving] = transform.inverse()
         self.slide_registered.emit(moving, fixed)
+
+    def add_predictor(self, folder: str) -> None:
+        """Keep the folder of a predictor that was trained here."""
+        if folder not in self.predictors:
+            self.predictors.append(folder)
+        self.predictor_added.emit(folder)
 
     # --- results
 

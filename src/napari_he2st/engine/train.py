@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from napari_he2st.analysis.metrics import METRICS
-from napari_he2st.core.errors import ModelError, TruthError
+from napari_he2st._version import __version__
+from napari_he2st.core.errors import GeneError, ModelError, TruthError
 from napari_he2st.core.progress import Control
+from napari_he2st.engine.checkpoints import Checkpoints
 from napari_he2st.engine.device import choose_device
 from napari_he2st.engine.features import NOTHING_GIVEN, Given
-from napari_he2st.engine.folds import leave_one_out
-from napari_he2st.engine.panel import choose_panel, expression_variance, further_genes
+from napari_he2st.engine.folds import Kind, leave_one_out, make_folds, pitfalls
+from napari_he2st.engine.panel import choose_panel
 from napari_he2st.engine.reference import describe_reference
-from napari_he2st.engine.scoring import predict_resolved
-from napari_he2st.engine.trained import HVG_SCORED, About, Split, expression_of, mean_known, tile_px_of, trained_bundle
-from napari_he2st.engine.training_batches import TrainingBatches, measured
-from napari_he2st.engine.training_data import (
-    Resolved,
-    TrainingSection,
-    expression_target,
-    resolve,
-)
+from napari_he2st.engine.train_fit import Departures, Fit, Watch
+from napari_he2st.engine.trained import About, expression_of, tile_px_of, trained_bundle
+from napari_he2st.engine.training_data import TrainingSection, resolve
 from napari_he2st.engine.trust import trained_on
 from napari_he2st.zoo import inputs as kinds
-from napari_he2st.zoo.base import Expression, Predictor
+from napari_he2st.zoo.base import Predictor
 from napari_he2st.zoo.bundle import Bundle
 from napari_he2st.zoo.catalogue import system
-from napari_he2st.zoo.scale import scale_of
 
 if TYPE_CHECKING:
     from napari_he2st.data.truth import Section
@@ -49,7 +38,7 @@ def train(
     holdout: Sequence[Section] = (),
     validate: Sequence[Section] = (),
     patience: int = 10,
-    folds: Sequence[str] = (),
+    folds: Sequence[Kind] = (),
     arguments: Mapping[str, Any] | None = None,
     panel: str | Sequence[str] | None = None,
     recipe: Mapping[str, Any] | None = None,
@@ -59,6 +48,9 @@ def train(
     about: About = About(),  # noqa: B008 - frozen
     given: Given = NOTHING_GIVEN,
     stain: str | None = None,
+    departures: Departures = Departures(),  # noqa: B008 - frozen
+    checkpoints: str | Path | None = None,
+    watch: Watch | None = None,
     control: Control | None = None,
 ) -> Bundle:
     """Train a system and return its bundle, with scores on sections it had not seen.
@@ -76,7 +68,8 @@ def train(
     patience
         Epochs without a better one on them after which training stops.
     folds
-        ``"section"`` and/or ``"patient"``: also train with each section (patient) left out, and score it.
+        ``"section"``, ``"patient"``, ``"block"`` and/or ``"spot"``: also train with each section, patient, quarter of
+        a section or quarter of its spots left out, and score it.
     arguments
         Constructor arguments; what the data decide is filled in.
     panel
@@ -92,15 +85,27 @@ def train(
     stain
         Normalise the stain of every slide: ``"macenko"`` or ``"reinhard"``. The bundle does so with the slides on
         which it predicts.
+    departures
+        Where it departs from the system's own way beside arguments and recipe.
+    checkpoints
+        Folder that keeps the state of the run; one that was killed goes on from there, to the same result. Remove it
+        once the bundle is written.
+    watch
+        Told of every epoch's record.
     control
-        Progress and cancel, from another thread.
+        Progress, pause, early end and cancel, from another thread.
 
     Raises
     ------
     TruthError
         No section, a section without image or counts, a patient split of a single patient.
+    GeneError
+        The sections share no gene, or those of the panel are not measured or do not vary.
     ModelError
-        The system cannot be built with these arguments, or does not predict expression.
+        The system cannot be built with these arguments, does not predict expression, or the checkpoints are of
+        another run.
+    OutputError
+        A checkpoint cannot be written; the last one is still there.
     """
     if not sections:
         raise TruthError("There is no section to train on", todo="Name at least one with --data")
@@ -124,61 +129,52 @@ def train(
             return found
 
         opened, scored, validated = open_all(sections), open_all(holdout), open_all(validate)
+        start = departures.start
         rule = panel if panel is not None else expression_of(cls).panel or "hvg:1000"
-        genes = list(choose_panel([s.adata for s in opened], rule).symbols)
-        departures = {**(recipe or {}), **({} if epochs is None else {"epochs": epochs})}
-        mpp = opened[0].slide.mpp
-        sizes = _sizes_of(given)
-        fit = _Fit(cls, dict(arguments or {}), genes, mpp, departures, seed, where, control, validated, patience, sizes)
+        genes = _genes(start, opened, rule)
+        fixed = dict(arguments or {}) if start is None else _fixed_by(start, cls, name, arguments or {})
+        mpp = opened[0].slide.mpp if start is None else start.manifest.mpp
+        changes = {**(recipe or {}), **({} if epochs is None else {"epochs": epochs})}
+        fit = Fit(
+            cls, fixed, genes, mpp, changes, seed, where, control, validated, patience, _sizes_of(given), departures
+        )
+        fit.watch = watch
+        splits: list[tuple[str, str, list[TrainingSection], list[TrainingSection]]] = []
+        for kind in folds:
+            if kind in ("section", "patient"):
+                splits += [(kind, *split) for split in leave_one_out(opened, kind)]
+            else:
+                parts = make_folds(sections, kind)
+                splits += [(kind, fold.name, open_all(fold.train), open_all(fold.test)) for fold in parts]
+                control.note(pitfalls(parts, kind)[0])
+        if checkpoints is not None:
+            roles = {"train": opened, "holdout": scored, "validate": validated}
+            fit.checkpoints = Checkpoints(checkpoints, _settings(fit, name, roles, folds=list(folds), stain=stain))
         blank = fit.new_model()
-        every = [*opened, *scored, *validated]
-        resolved = {s.name: resolve(blank, s, fit.mpp, where, control) for s in every}
-        splits = [
-            fit.score(kind, fit.members(train_on, resolved), train_on, test_on, resolved)
-            for kind in folds
-            for _, train_on, test_on in leave_one_out(opened, kind)
+        apart = [s for _, _, train_on, test_on in splits for s in (*train_on, *test_on)]
+        every = {s.name: s for s in (*opened, *scored, *validated, *apart)}
+        resolved = {label: resolve(blank, s, fit.mpp, where, control) for label, s in every.items()}
+        found = [
+            fit.score(kind, fit.members(train_on, resolved, f"without {left_out}"), train_on, test_on, resolved)
+            for kind, left_out, train_on, test_on in splits
         ]
         members = fit.members(opened, resolved)
         for member in members:
             describe_reference(member, opened, tile_px_of(member) * fit.mpp)
         members[0].extras |= trained_on(members[0], opened, fit.mpp, where)
         if scored:
-            splits.append(fit.score("holdout", members, opened, scored, resolved))
+            found.append(fit.score("holdout", members, opened, scored, resolved))
         return trained_bundle(
             name,
             members,
             opened,
-            splits,
+            found,
             about,
             arguments=fit.all_arguments(),
             mpp=fit.mpp,
             history=fit.history,
             stain=stain,
         )
-
-
-def _targets(
-    section: TrainingSection, genes: list[str], further: list[str], model: Predictor, fitted: dict[str, Any]
-) -> dict[str, Tensor]:
-    """What a section has of the model's targets: expression, counts of spots and niches, ``further`` genes.
-
-    What was measured is an input of some models too, and stands beside.
-    """
-    specs = {name: model.targets[name] for name in ("expression", "counts", "niche") if name in model.targets}
-    found = {
-        name: expression_target(section, genes, spec, fitted if name == "expression" else {})
-        for name, spec in specs.items()
-        if isinstance(spec, Expression)
-    }
-    auxiliary = model.targets.get("auxiliary")
-    if isinstance(auxiliary, Expression):
-        found["auxiliary"] = expression_target(section, further, auxiliary, {})
-    own = expression_of(model)
-    for name, given in model.inputs.items():
-        if isinstance(given, kinds.Expression):
-            plain = Expression(given.scale or own.scale)
-            found[measured(name)] = expression_target(section, genes, plain, fitted if plain.scale == own.scale else {})
-    return found
 
 
 def _sizes_of(given: Given) -> dict[str, int]:
@@ -188,122 +184,49 @@ def _sizes_of(given: Given) -> dict[str, int]:
     return {"n_reference": given.cells.n_obs, "n_types": given.cells.obs[kinds.CellReference.label].nunique()}
 
 
-@dataclass
-class _Fit:
-    """Everything that stays the same over the fits of one training run; ``history`` is the last fit's."""
+def _genes(start: Bundle | None, sections: Sequence[TrainingSection], rule: str | Sequence[str]) -> list[str]:
+    """The panel; that of the bundle that training goes on from, as far as anything of it is measured.
 
-    cls: type[Predictor]
-    arguments: dict[str, Any]
-    genes: list[str]
-    mpp: float
-    recipe: dict[str, Any]
-    seed: int
-    device: torch.device
-    control: Control
-    validate: list[TrainingSection]
-    patience: int
-    sizes: dict[str, int] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
+    Raises
+    ------
+    GeneError
+        No gene of that bundle is measured.
+    """
+    if start is None:
+        return list(choose_panel([s.adata for s in sections], rule).symbols)
+    measured = set().union(*(s.adata.var_names for s in sections))
+    if not measured.intersection(start.genes):
+        message = f"None of the {len(start.genes)} genes of the bundle is measured in these sections"
+        raise GeneError(message, where=start.id, todo="Train from the start, or check that genes are named alike")
+    return list(start.genes)
 
-    def new_model(self) -> Predictor:
-        """A fresh model."""
-        model = self.cls(**self.all_arguments())
-        model.genes = list(self.genes)
-        return model.to(self.device)
 
-    def all_arguments(self) -> dict[str, Any]:
-        """Constructor arguments, defaults and those that the data decide included: what a bundle remembers."""
-        parameters = {k: v for k, v in inspect.signature(self.cls.__init__).parameters.items() if k != "self"}
-        unknown = [key for key in self.arguments if key not in parameters]
-        if unknown:
-            message = f"{self.cls.__name__} has no argument {', '.join(unknown)}"
-            raise ModelError(message, todo=f"It takes {', '.join(parameters)}")
-        from_data = {"n_genes": len(self.genes), **self.sizes}
-        defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
-        return {**defaults, **{k: v for k, v in from_data.items() if k in parameters}, **self.arguments}
+def _fixed_by(start: Bundle, cls: type[Predictor], name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a bundle that training goes on from; raises ModelError where it is of another system."""
+    if start.manifest.system != name:
+        message = f"The bundle is of {start.manifest.system} and cannot be gone on from with {name}"
+        raise ModelError(message, where=start.id, todo="Choose its own system")
+    if "scale" not in start.members[0].extras:
+        raise ModelError("The bundle does not say in which scale it learned", where=start.id, todo="Train anew")
+    if arguments:
+        raise ModelError("A bundle that is gone on from has its arguments already", where=", ".join(arguments))
+    return dict(start.manifest.arguments)
 
-    def members(self, sections: list[TrainingSection], resolved: Mapping[str, Resolved]) -> list[Predictor]:
-        """Fit every member of the ensemble on some sections."""
-        return [self._fit_one(sections, resolved, member) for member in range(self.cls.members)]
 
-    def _fit_one(self, sections: list[TrainingSection], resolved: Mapping[str, Resolved], member: int) -> Predictor:
-        torch.manual_seed(self.seed + member)
-        model = self.new_model()
-        target = expression_of(model)
-        counts, total = (np.concatenate(part) for part in zip(*(s.counts(self.genes) for s in sections), strict=True))
-        n_measured = len(set().union(*(s.adata.var_names for s in sections)))
-        fitted = scale_of(target.scale).fit(counts, total, n_measured)
-        model.extras["scale"] = fitted
-        further = further_genes([s.adata for s in sections], self.genes, getattr(model, "n_aux", 0))
-        targets = [_targets(s, self.genes, further, model, fitted) for s in sections]
-        recipe = replace(model.recipe, **self.recipe)
-        if "batch_size" in self.recipe:
-            recipe = replace(recipe, batch_of=None)
-        batches = TrainingBatches(
-            model,
-            [resolved[s.name] for s in sections],
-            targets,
-            recipe,
-            self.seed + member,
-            self.device,
-        )
-        self.control.start(recipe.epochs, f"Fitting {self.cls.__name__}")
-        self.history, best = [], None
-        for record in model.fit(batches, recipe):
-            if self.validate and "loss" in record:  # not while it only prepares itself
-                if any(isinstance(spec, kinds.Reference) for spec in model.inputs.values()):
-                    model.finish(batches)  # it predicts from its bank
-                record = {**record, "val_pcc": self._validation_pcc(model, resolved)}
-                if best is None or record["val_pcc"] > best[0]:
-                    best = record["val_pcc"], len(self.history), copy.deepcopy(model.state_dict())
-            self.history.append(record)
-            self.control.advance()
-            if best is not None and len(self.history) - best[1] > self.patience:
-                break
-        if best is not None:
-            model.load_state_dict(best[2])
-        model.finish(batches)
-        return model.eval()
-
-    def _validation_pcc(self, model: Predictor, resolved: Mapping[str, Resolved]) -> float:
-        """Mean Pearson correlation over genes and validation sections of a model that is being trained."""
-        model.eval()
-        scores = np.concatenate([self._pcc([model], section, resolved) for section in self.validate])
-        return float(np.nan_to_num(scores).mean())
-
-    def predict(self, members: list[Predictor], resolved: Resolved, n_spots: int) -> NDArray[np.float32]:
-        """Prediction for all spots of a section whose inputs are resolved: (n, genes), NaN where unreadable."""
-        return predict_resolved(members, resolved, n_spots, self.device)
-
-    def _pcc(
-        self, members: list[Predictor], section: TrainingSection, resolved: Mapping[str, Resolved]
-    ) -> NDArray[np.float64]:
-        """Pearson correlation per gene over the spots of a section, against its unsmoothed expression."""
-        plain = replace(expression_of(members[0]), smooth=None)
-        truth = expression_target(section, self.genes, plain, members[0].extras["scale"]).numpy()
-        predicted = self.predict(members, resolved[section.name], len(truth))
-        ok = np.isfinite(predicted).all(axis=1)
-        scores: NDArray[np.float64] = METRICS["pcc"].function(predicted[ok], truth[ok])
-        return scores
-
-    def score(
-        self,
-        kind: str,
-        members: list[Predictor],
-        train_on: list[TrainingSection],
-        test_on: list[TrainingSection],
-        resolved: Mapping[str, Resolved],
-    ) -> Split:
-        """Score members that were fitted on some sections on others."""
-        per_gene = mean_known([self._pcc(members, section, resolved) for section in test_on])
-        variance = expression_variance([s.adata for s in train_on], self.genes)
-        headline = per_gene[np.argsort(-variance, kind="stable")[:HVG_SCORED]]
-        known = headline[np.isfinite(headline)]
-        return Split(
-            kind,
-            tuple(s.name for s in train_on),
-            tuple(s.name for s in test_on),
-            per_gene,
-            float(known.mean()) if len(known) else np.nan,
-            float(np.median(known)) if len(known) else np.nan,
-        )
+def _settings(fit: Fit, name: str, opened: Mapping[str, Sequence[TrainingSection]], **more: Any) -> dict[str, Any]:
+    """All that decides what a run finds, for its checkpoints."""
+    start = fit.departures.start
+    return {
+        "system": name,
+        "arguments": fit.all_arguments(),
+        "recipe": fit.recipe,
+        "genes": fit.genes,
+        "seed": fit.seed,
+        "patience": fit.patience,
+        "mpp": fit.mpp,
+        "departures": {**vars(fit.departures), "start": None if start is None else start.sha256},
+        "sections": {role: {s.name: s.digest() for s in found} for role, found in opened.items()},
+        "device": fit.device.type,
+        "versions": [__version__, torch.__version__],
+        **more,
+    }

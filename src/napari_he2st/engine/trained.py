@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from napari_he2st.core import keys
 from napari_he2st.core.errors import ModelError
+from napari_he2st.engine.intervals import interval
 from napari_he2st.engine.training_data import TrainingSection
 from napari_he2st.zoo.base import Expression, Predictor
 from napari_he2st.zoo.bundle import Bundle
@@ -33,6 +34,8 @@ class About:
         Of the bundle.
     notes
         What it must not be used for.
+    trusted_pcc
+        Genes that score below are marked wherever the bundle is used.
     """
 
     name: str | None = None
@@ -41,7 +44,11 @@ class About:
     species: tuple[str, ...] = ()
     licence: str = ""
     notes: str = ""
+    trusted_pcc: float = 0.2
 
+
+SHOWN = ("patient", "holdout", "section", "block", "spot")
+"""Kinds of splits, the hardest first: the score beside genes is of the first of them that was made."""
 
 HVG_SCORED = 250
 """Genes in the headline score: the most variable ones in the training sections of each split."""
@@ -54,13 +61,17 @@ class Split:
     Attributes
     ----------
     kind
-        ``"section"``, ``"patient"`` or ``"holdout"``.
+        ``"section"``, ``"patient"``, ``"holdout"``, ``"block"`` or ``"spot"``.
     trained, scored
         Names of sections.
     pcc
         Pearson correlation over the scored spots, float64 (genes,), mean over the scored sections.
     mean_pcc, median_pcc
         Over the 250 genes most variable in this split's training sections.
+    draws
+        The correlations over tissue drawn anew, float64 (draws, genes).
+    calibration
+        See :func:`~napari_he2st.engine.intervals.calibration`; empty where predictions have no spread.
     """
 
     kind: str
@@ -69,6 +80,8 @@ class Split:
     pcc: NDArray[np.float64]
     mean_pcc: float
     median_pcc: float
+    draws: NDArray[np.float64]
+    calibration: Mapping[str, float]
 
 
 def expression_of(model: Predictor | type[Predictor]) -> Expression:
@@ -86,11 +99,11 @@ def output_scale(model: Predictor) -> str:
 
 
 def mean_known(scores: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Mean per gene over the sections in which it has a score; NaN without any, as for a constant prediction."""
+    """Mean of each over the sections in which it has a score; NaN without any, as for a constant prediction."""
     stacked = np.stack(scores)
     known = np.isfinite(stacked)
     total = np.where(known, stacked, 0).sum(axis=0)
-    return np.divide(total, known.sum(axis=0), out=np.full(stacked.shape[1], np.nan), where=known.any(axis=0))
+    return np.divide(total, known.sum(axis=0), out=np.full(stacked.shape[1:], np.nan), where=known.any(axis=0))
 
 
 def tile_px_of(model: Predictor) -> int:
@@ -145,9 +158,11 @@ def trained_bundle(
         for kind in dict.fromkeys(s.kind for s in splits)
     }
     # The score shown beside genes is the hardest split there is: another patient, then another section.
-    shown = next((scores[f"pcc_{kind}"] for kind in ("patient", "holdout", "section") if f"pcc_{kind}" in scores), None)
+    shown = next((kind for kind in SHOWN if f"pcc_{kind}" in scores), None)
     if shown is not None:
-        scores["pcc"] = shown
+        scores["pcc"] = scores[f"pcc_{shown}"]
+        bounds = interval(mean_known([s.draws for s in splits if s.kind == shown]))
+        scores["pcc_low"], scores["pcc_high"] = (bound.tolist() for bound in bounds)
     manifest = Manifest(
         name=about.name or f"{name}-{len(genes)}",
         title=about.title or about.name or f"{type(model).__name__} on {', '.join(s.name for s in sections)}",
@@ -183,10 +198,12 @@ def trained_bundle(
                 "genes": min(HVG_SCORED, len(genes)),
                 "mean_pcc": s.mean_pcc,
                 "median_pcc": s.median_pcc,
+                **s.calibration,
             }
             for s in splits
         ),
         history=tuple(dict(record) for record in history),
         members=len(members),
+        trusted_pcc=about.trusted_pcc if scores else None,
     )
     return Bundle(members, manifest)

@@ -7,19 +7,30 @@ batch is some regions; their cells are targets themselves, or owned by the spots
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from napari_he2st.core.errors import ModelError
 from napari_he2st.engine.training_data import Resolved, join, take, to_device
 from napari_he2st.zoo import inputs as kinds
 from napari_he2st.zoo.base import Expression, Pixels, Predictor, Regions, Spots
+from napari_he2st.zoo.blocks.augment import stain_jitter
+from napari_he2st.zoo.blocks.symmetry import random_symmetry
 from napari_he2st.zoo.recipe import Recipe
 
 Batch = tuple[dict[str, Tensor], dict[str, Any]]
+
+
+def _other_stain(tiles: Tensor) -> Tensor:
+    return (stain_jitter(tiles.float() / 255) * 255).round().to(tiles.dtype)
+
+
+AUGMENTATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"stain": _other_stain, "flips": random_symmetry}
+"""Random changes to tiles: of the optical density of each channel by up to 30 %; one of the square's symmetries."""
 
 
 class TrainingBatches:
@@ -37,6 +48,18 @@ class TrainingBatches:
         Order of the units; each epoch has its own, fixed by the seed.
     device
         Where batches go.
+    augment
+        How tiles change at random each time they come, see :data:`AUGMENTATIONS`.
+
+    Attributes
+    ----------
+    epoch
+        How often they were gone over.
+
+    Raises
+    ------
+    ModelError
+        The system has no tiles to change.
     """
 
     def __init__(
@@ -47,9 +70,14 @@ class TrainingBatches:
         recipe: Recipe,
         seed: int,
         device: torch.device,
+        augment: Sequence[str] = (),
     ) -> None:
         self._model, self._resolved, self._targets = model, resolved, targets
-        self._device, self._seed, self._epoch = device, seed, 0
+        self._device, self._seed, self._augment = device, seed, tuple(augment)
+        self.epoch = 0
+        if augment and not any(isinstance(spec, kinds.Tiles) for spec in model.inputs.values()):
+            message = f"{type(model).__name__} does not see tiles as they are, so they cannot be changed at random"
+            raise ModelError(message, todo="Train without augmentation")
         self.n_slides = len(resolved)
         self._regions = isinstance(model.unit, Regions)
         self._owned = not self._regions and any(found.owner is not None for found in resolved)
@@ -74,8 +102,8 @@ class TrainingBatches:
         return sum(-(-len(group) // self._size) for group in self._groups)
 
     def __iter__(self) -> Iterator[Batch]:
-        generator = np.random.default_rng((self._seed, self._epoch))
-        self._epoch += 1
+        generator = np.random.default_rng((self._seed, self.epoch))
+        self.epoch += 1
         batches = []
         for group in self._groups:
             size = max(len(group), 1) if self._by_section else self._size
@@ -119,7 +147,15 @@ class TrainingBatches:
                 if self._regions and isinstance(spec, kinds.Nuclei):
                     found = self._counted_through(found, rows)
                 inputs[name] = to_device(found, self._device)
+                if isinstance(spec, kinds.Tiles):
+                    inputs[name] = self._changed(inputs[name])
         return inputs
+
+    def _changed(self, tiles: Tensor) -> Tensor:
+        """Tiles, uint8 NCHW, under the augmentations."""
+        for name in self._augment:
+            tiles = AUGMENTATIONS[name](tiles)
+        return tiles
 
     def _counted_through(self, maps: Tensor, regions: Mapping[int, np.ndarray]) -> Tensor:
         """Label maps of regions, each counted from 1, with the numbers that their nuclei have in the batch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -68,8 +69,21 @@ class TrainingSection:
         if keys.COUNTS not in section.adata.layers:
             raise TruthError("The section has no raw counts", where=section.name, todo="Give it layers['counts']")
         grid = grid_of(section.adata)
+        check_counts(section)
         slide = normalised(Slide.open(section.slide_path, mpp=grid.mpp, name=section.name), stain)
         return cls(section.name, section.patient or section.name, section.adata, slide, grid, given)
+
+    def digest(self) -> list[str]:
+        """What identifies image, patient and spots."""
+        counts, spots = self.adata.layers[keys.COUNTS], hashlib.sha256()
+        for values in (
+            np.asarray(counts.sum(axis=0)),
+            np.asarray(counts.sum(axis=1)),
+            self.adata.obsm[keys.SPATIAL],
+            np.array(list(self.adata.var_names), dtype="U"),
+        ):
+            spots.update(np.ascontiguousarray(values).tobytes())
+        return [self.slide.fingerprint, self.patient, spots.hexdigest()]
 
     def counts(self, genes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Counts of a panel, float64 (n, genes), NaN where unmeasured, and library size over all measured genes."""
@@ -79,6 +93,16 @@ class TrainingSection:
         panel = (panel.toarray() if hasattr(panel, "toarray") else np.asarray(panel)).astype(np.float64)
         panel[:, column < 0] = np.nan
         return panel, np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+
+
+def check_counts(section: Section) -> None:
+    """Refuse counts that are not all known; raises TruthError with how many are missing, and where."""
+    counts = section.adata.layers[keys.COUNTS]
+    missing = np.asarray(np.isnan(np.asarray(counts.sum(axis=0), dtype=np.float64))).ravel()
+    if missing.any():
+        names = ", ".join(map(str, section.adata.var_names[missing][:3]))
+        message = f"Counts of {int(missing.sum())} genes are not numbers in some spots ({names} …)"
+        raise TruthError(message, where=section.name, todo="Drop these genes or spots; a count of nothing is 0")
 
 
 @dataclass(eq=False)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 PLUGIN = "napari-he2st"
-DOCKS = ("Slide", "Predict", "Genes", "Domains", "Compare", "Stack", "Export")
+DOCKS = ("Slide", "Predict", "Genes", "Domains", "Compare", "Stack", "Train", "Export")
 """Names of the widgets in the manifest, in working order."""
 
 DOCK_WIDTH_PX = 400

@@ -21,6 +21,7 @@ from napari_he2st.core.noise import Noise
 from napari_he2st.core.progress import Progress
 from napari_he2st.core.types import Domains, Transform
 from napari_he2st.zoo.blocks.losses import nan_mse
+from napari_he2st.zoo.loop import Keeper, Loop
 from napari_he2st.zoo.recipe import Recipe, descend, make_optimizer, make_schedule
 
 if TYPE_CHECKING:
@@ -327,6 +328,8 @@ class Predictor(System, nn.Module):
         Panel in the order of the output; set by the engine.
     extras
         Fitted values that are not in the state dict; saved in the bundle.
+    keeper
+        Who keeps the state of training while ``fit`` runs; set by the engine.
     """
 
     targets: Mapping[str, Expression | Label] = {"expression": Expression()}
@@ -338,6 +341,7 @@ class Predictor(System, nn.Module):
     draws: ClassVar[int] = 0
     beside: ClassVar[Mapping[str, str]] = {}
     faithful: bool = False
+    keeper: Keeper | None = None
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
@@ -359,17 +363,19 @@ class Predictor(System, nn.Module):
 
     def fit(self, batches: Batches, recipe: Recipe) -> Iterator[dict[str, float]]:
         """Train; yield one record per epoch. The default is one optimiser over ``loss``."""
-        optimizer = make_optimizer(self, recipe)
-        schedule = make_schedule(optimizer, recipe)
-        for epoch in range(recipe.epochs):
-            self.train()
+        loop = Loop(self, recipe)
+        if self.keeper is not None:
+            self.keeper.begin(loop)
+        while loop.epoch < recipe.epochs:
+            loop.begin_epoch()
             total, n = 0.0, 0
             for targets, prepared in batches:
-                loss = self.loss(targets, **prepared)
-                descend(optimizer, loss, recipe)
+                with loop.precision():
+                    loss = self.loss(targets, **prepared)
+                loop.step(loss)
                 total, n = total + float(loss.detach()), n + 1
-            schedule.step()
-            yield {"epoch": epoch, "loss": total / max(n, 1)}
+            loop.end_epoch()
+            yield {"epoch": loop.epoch - 1, "loss": total / max(n, 1)}
 
     def finish(self, batches: Batches) -> None:
         """Put what is fitted after training (a reference bank, a calibration) into ``extras``."""

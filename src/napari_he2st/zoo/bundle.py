@@ -80,6 +80,12 @@ class Bundle:
         }
 
     @cached_property
+    def doubtful(self) -> frozenset[str]:
+        """Genes whose held-out correlation is below the bundle's ``trusted_pcc``, or unknown where others are known."""
+        least = self.manifest.trusted_pcc
+        return frozenset() if least is None else frozenset(g for g, score in self.scores.items() if not score >= least)
+
+    @cached_property
     def sha256(self) -> str:
         """Checksum of the manifest, and through it of everything in the bundle."""
         return hashlib.sha256(self._complete(self._pack()).render()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from functools import cache
@@ -11,7 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_he2st.core.errors import ModelError, UnknownNameError
+from napari_he2st.core.errors import BundleError, ModelError, UnknownNameError
+from napari_he2st.core.paths import predictors_folder
 from napari_he2st.core.registry import Entry, Registry, unknown_name
 from napari_he2st.zoo.card import TASKS, Card, read_card
 from napari_he2st.zoo.guard import preload
@@ -20,6 +22,8 @@ from napari_he2st.zoo.manifest import FILE_NAME, Manifest, read_manifest
 if TYPE_CHECKING:
     from napari_he2st.zoo.base import System
     from napari_he2st.zoo.bundle import Bundle
+
+logger = logging.getLogger(__name__)
 
 GROUP = "napari_he2st.models"
 """Entry-point group: each names a package folder that holds pairs of module and card."""
@@ -69,8 +73,9 @@ def _foreign() -> Iterator[tuple[Path, str]]:
 
 
 def bundles() -> dict[str, Path]:
-    """Folders of the trained predictors that ship with the package, by name."""
-    return {path.parent.name: path.parent for path in sorted(_BUNDLES.glob(f"*/{FILE_NAME}"))}
+    """Folders of the trained predictors, by name: those that the user trained, and those that ship with the package."""
+    found = [*sorted(predictors_folder().glob(f"*/{FILE_NAME}")), *sorted(_BUNDLES.glob(f"*/{FILE_NAME}"))]
+    return {path.parent.name: path.parent for path in found}
 
 
 def models(task: str | None = None) -> list[dict[str, Any]]:
@@ -96,7 +101,12 @@ def models(task: str | None = None) -> list[dict[str, Any]]:
     """
     if task is not None and task not in TASKS:
         raise unknown_name("task", task, list(TASKS))
-    rows = [bundle_row(name, read_manifest(folder)) for name, folder in bundles().items()]
+    rows = []
+    for name, folder in bundles().items():
+        try:
+            rows.append(bundle_row(name, read_manifest(folder)))
+        except BundleError as error:
+            logger.warning("Not listed: %s", error)
     rows += [_system_row(card) for card in cards().values()]
     rows += [_generic_row(entry, kind) for kind, registry in _generic().items() for entry in registry]
     return [row for row in rows if task is None or task in row["tasks"]]

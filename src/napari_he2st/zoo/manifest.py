@@ -61,10 +61,13 @@ class Manifest:
         One record per section: ``section``, ``patient``, ``fingerprint``, ``spots``, ``source``.
     scores
         Metric → one held-out value per gene, None where unknown. ``"pcc"`` is the one shown beside genes;
-        ``notes`` say how each was obtained.
+        ``"pcc_low"`` and ``"pcc_high"`` bound it (95 %); ``notes`` say how each was obtained.
+    trusted_pcc
+        Genes whose ``"pcc"`` is lower, or unknown, are not to be trusted; None where nothing was scored.
     splits
         One record per honest split: ``kind``, ``trained``, ``scored``, ``genes``, ``mean_pcc``,
-        ``median_pcc`` (None where no gene can be scored).
+        ``median_pcc`` (None where no gene can be scored); of predictions with a spread also ``within_95``, the share
+        of values within 1.96 of it, and ``spread_factor``, what makes it right on average.
     history
         One record per epoch of the last fit: ``loss``, ``val_pcc`` and what the system adds.
     notes
@@ -101,6 +104,7 @@ class Manifest:
     licence: str = ""
     training: tuple[Mapping[str, Any], ...] = ()
     scores: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+    trusted_pcc: float | None = None
     splits: tuple[Mapping[str, Any], ...] = ()
     history: tuple[Mapping[str, Any], ...] = ()
     notes: str = ""

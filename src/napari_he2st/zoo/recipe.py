@@ -29,6 +29,10 @@ class Recipe:
     schedule
         How the learning rate changes from epoch to epoch: ``"step:N:F"`` times F every N epochs,
         ``"cosine:N"`` down to 0 over N epochs and back, ``"poly:P"`` as (1 − epoch / epochs) ** P.
+    accumulate
+        Batches whose gradients make one step, for batches larger than the memory holds.
+    mixed
+        Compute the loss in bfloat16 on GPUs that have it; weights and steps stay float32.
     """
 
     optimizer: str = "adam"
@@ -39,6 +43,14 @@ class Recipe:
     clip: float | None = None
     schedule: str | None = None
     batch_of: Callable[[int], int] | None = None
+    accumulate: int = 1
+    mixed: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulate"):
+            value = getattr(self, name)
+            if isinstance(value, int) and value < 1:
+                raise ModelError(f"{name} has to be at least 1, not {value}", where="recipe")
 
 
 def make_optimizer(
@@ -79,7 +91,12 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor, recipe: Recipe) -> N
     """One step down the gradient of a loss."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    clip_gradient(optimizer, recipe)
+    optimizer.step()
+
+
+def clip_gradient(optimizer: torch.optim.Optimizer, recipe: Recipe) -> None:
+    """Shorten the gradient of an optimiser's parameters to the recipe's largest norm, if it names one."""
     if recipe.clip is not None:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         nn.utils.clip_grad_norm_(parameters, recipe.clip)
-    optimizer.step()

@@ -66,6 +66,7 @@ class PredictDock(Dock):
         self.body.addWidget(note)
         self.run_button = self.add_button("Predict", "Start; the map fills in while it runs", self.start)
         self.run_button.setEnabled(False)
+        self.listen(self.session.predictor_added, self._trained)
         self.listen(self.session.selection_changed, self._slide_selected)
         self.listen(self.session.slide_changed, self._changed)
         self.listen(self.session.nuclei_changed, self._changed)
@@ -109,9 +110,19 @@ class PredictDock(Dock):
         self.run(prediction.list_models, name="Listing predictors", quiet=True, on_done=self._list)
         self._slide_selected()
 
+    def _trained(self, folder: str) -> None:
+        """List what another dock trained."""
+        from napari_he2st.zoo.catalogue import bundle_row
+        from napari_he2st.zoo.manifest import read_manifest
+
+        manifest = read_manifest(Path(folder))
+        self.predictor.add_rows([{**bundle_row(manifest.name, manifest), "path": folder}])
+
     def _list(self, rows: list[dict[str, Any]]) -> None:
         self.origin.organ.addItems(sorted({organ for row in rows for organ in row["organs"]}))
         self.predictor.add_rows(rows)
+        for folder in self.session.predictors:
+            self._trained(folder)
         if self._wanted is None:
             self._model_chosen()
 

@@ -36,7 +36,7 @@ class PredictorBox(QGroupBox):
         self._rows: dict[str, dict[str, Any]] = {}
         self.models = SearchCombo("Trained predictors first, then systems that need training; type to search")
         self.models.currentIndexChanged.connect(lambda _: self.chosen.emit())
-        browse = QPushButton("Open…")
+        self.browse = browse = QPushButton("Open…")
         browse.setToolTip("Open a predictor that you trained: the folder that he2st train wrote")
         browse.clicked.connect(lambda *_: self._pick())
         self.card, self.rest = Facts(), Facts()
