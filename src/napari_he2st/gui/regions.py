@@ -26,7 +26,6 @@ from superqt.utils import qdebounced
 from napari_he2st.analysis.regions import compare_spots, inside_any, region_table
 from napari_he2st.core import keys
 from napari_he2st.core.atomic import atomic_write
-from napari_he2st.core.expression import unit_of
 from napari_he2st.core.progress import Control
 from napari_he2st.core.types import Region
 from napari_he2st.data.geojson import read_regions, write_regions

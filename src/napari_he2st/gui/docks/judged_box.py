@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QFormLayout, QLabel, QListWidget, QListWidgetItem, QPushButton, QWidget
 
-from napari_he2st.core import keys
 from napari_he2st.core.expression import unit_of
 from napari_he2st.engine.conversion import conversion
 from napari_he2st.engine.session_items import Result

@@ -9,7 +9,6 @@ from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QGridLayout, QLabel, QSizePolicy, QSlider, QWidget
 from superqt.utils import qdebounced
 
-from napari_he2st.core.expression import unit_of
 from napari_he2st.engine.session_items import Result
 from napari_he2st.gui.colours import MAPS
 from napari_he2st.gui.gene_map import ROBUST, GeneMap
