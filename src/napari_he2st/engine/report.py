@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import html
 from collections.abc import Mapping
 from pathlib import Path
@@ -141,13 +142,17 @@ def _headline(comparison: Comparison) -> str:
     )
 
 
+def _p_text(p: float) -> str:
+    return "–" if math.isnan(p) else f"{p:.2g}"
+
+
 def _ranking_parts(ranking: Ranking | None) -> list[str]:
     if ranking is None or len(ranking.names) < 2:
         return []
     head = ("result", "mean r", "from", "to", "median r", "best at", "p against the first")
     rows = [
-        [r.name, r.pcc_mean, r.pcc_low, r.pcc_high, r.pcc_median, f"{r.wins:.0%}", f"{r.p:.2g}" if r.p == r.p else "–"]
-        for r in ranking.table.itertuples()
+        [r["name"], r["pcc_mean"], r["pcc_low"], r["pcc_high"], r["pcc_median"], f"{r['wins']:.0%}", _p_text(r["p"])]
+        for r in ranking.table.to_dict("records")
     ]
     said = (
         f"Over {len(ranking.genes):,} genes and {ranking.spots:,} spots that all have. Wilcoxon's signed-rank test "
