@@ -60,6 +60,7 @@ def show_shared(tour: Tour) -> None:
     dock.button.click()
     tour.wait(lambda: SECTIONS[1] in tour.session.domains, "two sections are grouped together")
     tour.session.select(slide=tour.session.results[SECTIONS[1]].slide, result=SECTIONS[1])
+    tour.wait(lambda: not dock.busy, "spots are laid out")
     dock.findChild(QScrollArea).verticalScrollBar().setValue(0)
     tour.idle(0.5)
     tour.keep("domains-shared")

@@ -259,6 +259,7 @@ class SlideLayers(ResultLayers):
         for drawn in drawings:
             if drawn.result.slide != slide:
                 drawn.layer.visible = False
+        self._domains_follow(slide)
 
     def _selection_changed(self) -> None:
         """Show the current slide, then the current result."""

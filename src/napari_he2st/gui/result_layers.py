@@ -52,6 +52,7 @@ class ResultLayers:
         self._blends: dict[str, BlendMap] = {}
         self._spreads: dict[str, GeneMap] = {}
         self._domains: dict[str, DomainMap] = {}
+        self._waiting: set[str] = set()  # results whose domains are seen once their slide is chosen
         self._front: str | None = None  # the result that was last brought to the front
         self._hidden: list[Layer] = []
         session.result_added.connect(self._result_added)
@@ -283,7 +284,20 @@ class ResultLayers:
         else:
             self._domains[result] = DomainMap(gene_map, domains)
         self._put(self._domains[result].layer)
-        self._domains[result].layer.visible = True
+        here = self.session.results[result].slide == self.session.slide
+        self._domains[result].layer.visible = here
+        if not here:
+            self._waiting.add(result)
+
+    def _domains_follow(self, slide: str | None) -> None:
+        """Hide the domains of other slides; those of the chosen one are seen again."""
+        for name, domain_map in self._domains.items():
+            if self.session.results[name].slide == slide:
+                domain_map.layer.visible |= name in self._waiting
+                self._waiting.discard(name)
+            elif domain_map.layer.visible:
+                domain_map.layer.visible = False
+                self._waiting.add(name)
 
 
 def _drawn(gene_map: GeneMap) -> tuple[Result, Raster | None, list[str]] | None:

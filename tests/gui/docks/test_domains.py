@@ -329,4 +329,10 @@ def test_sections_that_are_ticked_share_their_domains(open_dock, halves, session
     assert (one.labels == other.labels).mean() > 0.9
     assert "5 epochs of" in dock.status.text.text()
     assert "spots" not in session.domains
+    layers = layers_of(dock.viewer)
+    assert layers.domains_layer("one").visible
+    session.select(slide=session.results["spots"].slide, result="spots")
+    assert not any(layers.domains_layer(name).visible for name in ("one", "two"))
+    session.select(slide=tissue_slide.name, result="one")
+    assert layers.domains_layer("one").visible
     qtbot.waitUntil(lambda: not dock.busy, timeout=20_000)
