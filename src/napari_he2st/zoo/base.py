@@ -188,7 +188,13 @@ class Fitted(System):
                 self.progress.advance()
 
     def minimise(
-        self, parameters: nn.Module, loss: Callable[[int], Tensor], recipe: Recipe, *, patience: int = 50
+        self,
+        parameters: nn.Module,
+        loss: Callable[[int], Tensor],
+        recipe: Recipe,
+        *,
+        patience: int = 50,
+        whole_from: int = 0,
     ) -> dict[str, float]:
         """Train a network by the whole of its data in each step.
 
@@ -201,7 +207,9 @@ class Fitted(System):
         recipe
             Optimiser and number of epochs.
         patience
-            End early once so many epochs have not lowered the loss by 0.1 %.
+            End early once so many epochs have not lowered the loss by 0.1 % of what it has fallen by so far.
+        whole_from
+            Epoch from which the objective has all its terms; progress counts from there.
 
         Returns
         -------
@@ -210,7 +218,7 @@ class Fitted(System):
         """
         optimizer = make_optimizer(parameters, recipe)
         schedule = make_schedule(optimizer, recipe)
-        began, best, since, done, value = time.perf_counter(), math.inf, 0, 0, math.nan
+        began, highest, best, since, done, value = time.perf_counter(), -math.inf, math.inf, 0, 0, math.nan
         parameters.train()
         for epoch in self.steps(recipe.epochs, "Training"):
             objective = loss(epoch)
@@ -219,8 +227,10 @@ class Fitted(System):
             value, done = float(objective.detach()), epoch + 1
             if not math.isfinite(value):
                 raise ModelError(f"The loss is {value} after {done} epochs", todo="Lower the learning rate")
-            since = 0 if value < best - 1e-3 * abs(best) or best == math.inf else since + 1
-            best = min(best, value)
+            if epoch == whole_from:
+                highest, best, since = value, math.inf, 0
+            since = 0 if best == math.inf or value < best - 1e-3 * (highest - best) else since + 1
+            highest, best = max(highest, value), min(best, value)
             if since >= patience:
                 break
         parameters.eval()

@@ -22,6 +22,7 @@ from napari_he2st.engine.fitted import seeded
 from napari_he2st.zoo.base import DomainMethod
 from napari_he2st.zoo.catalogue import cards, system
 from napari_he2st.zoo.inputs import Features, Tiles, TypedCells
+from napari_he2st.zoo.recipe import Recipe
 
 SLUGS = [card.slug for card in cards().values() if card.tasks[0] == "domains"]
 
@@ -191,3 +192,17 @@ def test_no_matrix_of_all_pairs_above_5000_spots(slug: str, monkeypatch: pytest.
     tracemalloc.stop()
     assert largest.elements < n**2 / 2
     assert peak < n**2 * 8  # bytes: one matrix in double precision
+
+
+def test_training_goes_on_while_a_large_loss_falls_slowly_and_after_a_term_has_come_in() -> None:
+    method, layer = tiny("gist"), torch.nn.Linear(1, 1)
+    falling = method.minimise(layer, lambda n: (layer.weight * 0).sum() + 100 - 1e-3 * n, Recipe(epochs=30), patience=5)
+    assert falling["epochs"] == 30
+    risen = method.minimise(
+        layer,
+        lambda n: (layer.weight * 0).sum() + (1.0 if n < 10 else 9.0 - 0.1 * n),
+        Recipe(epochs=30),
+        patience=15,
+        whole_from=10,
+    )
+    assert risen["epochs"] == 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -105,7 +106,7 @@ class SpaMGCN(DomainMethod):
                 else total + self.contrast_weight * neighbour_noise(code, near)
             )
 
-        report = self.minimise(network, loss, self.recipe)
+        report = self.minimise(network, loss, self.recipe, whole_from=math.ceil(0.1 * self.recipe.epochs))
         with torch.no_grad():
             embedding = torch.cat([view["code"] for view in network(x, graph)], 1).numpy()
         labels, found = group(embedding, n_domains, seed, self.grouping)
