@@ -259,13 +259,7 @@ class SlideLayers(ResultLayers):
         for drawn in drawings:
             if drawn.result.slide != slide:
                 drawn.layer.visible = False
-        for name, domain_map in self._domains.items():
-            if self.session.results[name].slide == slide:
-                domain_map.layer.visible |= name in self._waiting
-                self._waiting.discard(name)
-            elif domain_map.layer.visible:
-                domain_map.layer.visible = False
-                self._waiting.add(name)
+        self._domains_follow(slide)
 
     def _selection_changed(self) -> None:
         """Show the current slide, then the current result."""

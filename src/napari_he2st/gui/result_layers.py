@@ -299,6 +299,16 @@ class ResultLayers:
         if not here:
             self._waiting.add(result)
 
+    def _domains_follow(self, slide: str | None) -> None:
+        """Hide the domains of other slides; those of the chosen one are seen again."""
+        for name, domain_map in self._domains.items():
+            if self.session.results[name].slide == slide:
+                domain_map.layer.visible |= name in self._waiting
+                self._waiting.discard(name)
+            elif domain_map.layer.visible:
+                domain_map.layer.visible = False
+                self._waiting.add(name)
+
 
 def _drawn(gene_map: GeneMap) -> tuple[Result, Raster | None, list[str]] | None:
     known = bool(gene_map.label) and gene_map.result.shows(gene_map.label)
