@@ -45,25 +45,34 @@ def best_batch_size(
     best, *larger = _TRIED.get(device.type, (usual,))
     if not isinstance(runner(rows[:1], 1).unit, Spots):
         return usual
-    left = len(rows) / _WORTH
-    probed = False
+    left, found = len(rows) / _WORTH, usual
     for size in larger:
         some = rows[len(rows) // 2 :][: size * auto_workers(device)]
-        left -= len(some) * (2 if probed else 3)
+        times = 2 if size == larger[0] else 1  # the first runs warm up
+        left -= 2 * times * len(some)
         if left < 0:
             break
-        if not probed:
-            _seconds(runner(some, best))  # warms up
-            probed = True
-        before = _seconds(runner(some, best))
-        if _seconds(runner(some, size)) > _BETTER * before:
-            break
-        best = size
-    return best if probed else usual
+        taken = {tried: _seconds(runner, some, tried, device, times) for tried in (best, size)}
+        if taken[size] > _BETTER * taken[best]:
+            return best
+        best = found = size
+    return found
 
 
-def _seconds(run: Runner) -> float:
-    start = time.perf_counter()
-    for _ in run.run(run.plan):
-        pass
-    return time.perf_counter() - start
+def _seconds(
+    runner: Callable[[NDArray[np.intp], int], Runner],
+    rows: NDArray[np.intp],
+    size: int,
+    device: torch.device,
+    times: int,
+) -> float:
+    """Seconds that some rows take in batches of a size; on a CPU those of this process, whatever else goes on."""
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    taken = []
+    for _ in range(times):
+        run = runner(rows, size)
+        start = clock()
+        for _ in run.run(run.plan):
+            pass
+        taken.append(clock() - start)
+    return min(taken)
