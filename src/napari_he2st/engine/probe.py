@@ -42,37 +42,25 @@ def best_batch_size(
         Where.
     """
     usual = auto_batch_size(device)
-    best, *larger = _TRIED.get(device.type, (usual,))
-    if not isinstance(runner(rows[:1], 1).unit, Spots):
+    sizes = _TRIED.get(device.type, (usual,))
+    some = rows[len(rows) // 2 :][: max(sizes) * auto_workers(device)]
+    if len(rows) < _WORTH * len(some) * (len(sizes) + 1) or not isinstance(runner(rows[:1], 1).unit, Spots):
         return usual
-    left, found = len(rows) / _WORTH, usual
+    best, *larger = sizes
+    _seconds(runner(some, best), device)  # warms up
+    fastest = _seconds(runner(some, best), device)
     for size in larger:
-        some = rows[len(rows) // 2 :][: size * auto_workers(device)]
-        times = 2 if size == larger[0] else 1  # the first runs warm up
-        left -= 2 * times * len(some)
-        if left < 0:
+        taken = _seconds(runner(some, size), device)
+        if taken > _BETTER * fastest:
             break
-        taken = {tried: _seconds(runner, some, tried, device, times) for tried in (best, size)}
-        if taken[size] > _BETTER * taken[best]:
-            return best
-        best = found = size
-    return found
+        best, fastest = size, taken
+    return best
 
 
-def _seconds(
-    runner: Callable[[NDArray[np.intp], int], Runner],
-    rows: NDArray[np.intp],
-    size: int,
-    device: torch.device,
-    times: int,
-) -> float:
-    """Seconds that some rows take in batches of a size; on a CPU those of this process, whatever else goes on."""
+def _seconds(run: Runner, device: torch.device) -> float:
+    """Seconds that a run takes; on a CPU those of this process, whatever else goes on."""
     clock = time.process_time if device.type == "cpu" else time.perf_counter
-    taken = []
-    for _ in range(times):
-        run = runner(rows, size)
-        start = clock()
-        for _ in run.run(run.plan):
-            pass
-        taken.append(clock() - start)
-    return min(taken)
+    start = clock()
+    for _ in run.run(run.plan):
+        pass
+    return clock() - start
