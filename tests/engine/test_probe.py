@@ -17,13 +17,13 @@ from napari_he2st.zoo.base import Slide, Spots
 CPU = torch.device("cpu")
 USUAL = auto_batch_size(CPU)
 WORKERS = auto_workers(CPU)
-SHORT, LONG = (np.arange(30 * WORKERS * n, dtype=np.intp) for n in (16 * 3, 16 * 3 + 64 * 2))
+LONG = np.arange(30 * WORKERS * 64 * 4, dtype=np.intp)
 
 
 def probed(monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], rows=LONG, unit=None) -> tuple[int, list]:
     """The size that is found on a machine where a tile of a batch of some size takes so long; what was run."""
     clock, runs = [0.0], []
-    monkeypatch.setattr(probe.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(probe.time, "process_time", lambda: clock[0])
 
     def runner(some, size):
         def run(plan):
@@ -52,12 +52,8 @@ def test_sizes_are_tried_until_one_gains_next_to_nothing(monkeypatch, seconds, b
     assert sum(n for _, n in runs) * 30 <= len(LONG), "the probe is a small part of the run"
 
 
-def test_a_run_that_is_long_enough_for_the_first_step_makes_that_one(monkeypatch) -> None:
-    assert probed(monkeypatch, {4: 1.2, 16: 1.0}, rows=SHORT)[0] == 16
-
-
 def test_short_runs_and_spots_that_see_each_other_are_not_probed(monkeypatch) -> None:
-    assert probed(monkeypatch, {}, rows=SHORT[:-1]) == (USUAL, [])
+    assert probed(monkeypatch, {}, rows=LONG[:-1]) == (USUAL, [])
     assert probed(monkeypatch, {}, unit=Slide()) == (USUAL, [])
 
 
@@ -65,7 +61,9 @@ def test_a_long_run_of_a_real_model_is_probed_and_says_the_same(slide, grid, mon
     monkeypatch.setattr(probe, "_WORTH", 1e-9)
     sizes = []
     plain = probe._seconds
-    monkeypatch.setattr(probe, "_seconds", lambda run: sizes.append(len(run.plan[0].rows)) or plain(run))
+    monkeypatch.setattr(
+        probe, "_seconds", lambda run, device: sizes.append(len(run.plan[0].rows)) or plain(run, device)
+    )
     auto = np.concatenate([chunk.mean for chunk in predict(bundle_of(Colour), slide, grid, device="cpu")])
     assert {4, 16} <= set(sizes)
     fixed = np.concatenate([c.mean for c in predict(bundle_of(Colour), slide, grid, device="cpu", batch_size=8)])

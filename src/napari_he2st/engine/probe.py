@@ -42,28 +42,25 @@ def best_batch_size(
         Where.
     """
     usual = auto_batch_size(device)
-    best, *larger = _TRIED.get(device.type, (usual,))
-    if not isinstance(runner(rows[:1], 1).unit, Spots):
+    sizes = _TRIED.get(device.type, (usual,))
+    some = rows[len(rows) // 2 :][: max(sizes) * auto_workers(device)]
+    if len(rows) < _WORTH * len(some) * (len(sizes) + 1) or not isinstance(runner(rows[:1], 1).unit, Spots):
         return usual
-    left = len(rows) / _WORTH
-    probed = False
+    best, *larger = sizes
+    _seconds(runner(some, best), device)  # warms up
+    fastest = _seconds(runner(some, best), device)
     for size in larger:
-        some = rows[len(rows) // 2 :][: size * auto_workers(device)]
-        left -= len(some) * (2 if probed else 3)
-        if left < 0:
+        taken = _seconds(runner(some, size), device)
+        if taken > _BETTER * fastest:
             break
-        if not probed:
-            _seconds(runner(some, best))  # warms up
-            probed = True
-        before = _seconds(runner(some, best))
-        if _seconds(runner(some, size)) > _BETTER * before:
-            break
-        best = size
-    return best if probed else usual
+        best, fastest = size, taken
+    return best
 
 
-def _seconds(run: Runner) -> float:
-    start = time.perf_counter()
+def _seconds(run: Runner, device: torch.device) -> float:
+    """Seconds that a run takes; on a CPU those of this process, whatever else goes on."""
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    start = clock()
     for _ in run.run(run.plan):
         pass
-    return time.perf_counter() - start
+    return clock() - start
