@@ -62,7 +62,7 @@ def score(
     said = f"Mean of {', '.join(found)} minus that of control genes"
     said += f"; not in the panel: {', '.join(missing)}" if missing else ""
     said += f"; set: {source}" if source else ""
-    return Derived(values, f"score, {unit_of(result.scale)}", said)
+    return Derived(values, f"{unit_of(result.scale)} score", said)
 
 
 def ratio(result: Result, above: str, below: str) -> Derived:

@@ -75,7 +75,7 @@ class BlendMap:
             size=grid.spot_um,
             border_width=0,
             units=UNITS,
-            metadata={METADATA: {"result": self.result.name}},
+            metadata={METADATA: {"blend": self.result.name}},
         )
 
     def _image(self, raster: Raster) -> Image:
@@ -86,7 +86,7 @@ class BlendMap:
             scale=raster.scale_um,
             translate=raster.translate_um,
             units=UNITS,
-            metadata={METADATA: {"result": self.result.name}},
+            metadata={METADATA: {"blend": self.result.name}},
         )
 
     def show(self, labels: list[str]) -> None:

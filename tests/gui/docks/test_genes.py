@@ -389,7 +389,7 @@ def test_a_signature_is_listed_and_shown_like_a_gene(dock, fill, qtbot, viewer, 
     qtbot.waitUntil(lambda: session.gene == "HER2 amplicon")
     assert genes.table.genes.names()[0] == "HER2 amplicon"
     assert layers_of(viewer).shown("run") == "HER2 amplicon"
-    assert layers_of(viewer).result_layer("run").name == "HER2 amplicon, score, log1p CP10k — predicted"
+    assert layers_of(viewer).result_layer("run").name == "HER2 amplicon, log1p CP10k score — predicted"
     assert "Mean of ERBB2" in genes.facts.text()
     session.select(gene="GAPDH")
     session.select(gene="HER2 amplicon")

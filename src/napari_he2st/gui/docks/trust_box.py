@@ -78,8 +78,8 @@ class TrustBox(QWidget):
     def _measured(self, result: Result, distance: NDArray[np.float32]) -> None:
         if self._session.results.get(result.name) is not result:
             return
-        made_of = "Distance of each tile's features to the training tiles; 99 % of these lie within 1"
-        self._session.add_derived(result.name, DISTANCE, Derived(distance, "1 = edge of training", made_of))
+        made_of = "Distance of each tile's features to the training tiles; 99 % of these lie within 1, their edge"
+        self._session.add_derived(result.name, DISTANCE, Derived(distance, "× edge", made_of))
         self.follow()
         verdict = _verdict(result)
         self._dock.say(verdict)
