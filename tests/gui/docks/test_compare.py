@@ -362,6 +362,16 @@ def test_a_new_result_ends_the_side_by_side(compared, session, viewer, slide, me
     assert not viewer.canvas.grid.enabled
 
 
+def test_keys_go_round_the_tabs(compared, qtbot):
+    dock = compared()
+    assert dock.tabs.current is dock.genes
+    qtbot.keyClick(dock.tabs, Qt.Key.Key_Tab, Qt.KeyboardModifier.ControlModifier)
+    assert dock.tabs.current is dock.ranking
+    assert not dock.genes.isVisibleTo(dock)
+    qtbot.keyClick(dock.tabs, Qt.Key.Key_Backtab, Qt.KeyboardModifier.ControlModifier)
+    assert dock.tabs.current is dock.genes
+
+
 def test_everything_has_a_tooltip(compared):
     dock = compared(second=True, domains=True)
     kinds = (QAbstractButton, QComboBox, QLineEdit, QListWidget, QTableView)
