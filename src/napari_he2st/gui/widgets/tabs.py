@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import Qt
 from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import QTabBar, QVBoxLayout, QWidget
 
 
 class Tabs(QWidget):
-    """A bar of tabs above their pages; ``currentChanged(index)``. Qt's own is as high as its highest page."""
-
-    currentChanged = Signal(int)
+    """A bar of tabs above their pages; Qt's own is as high as its highest page."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -50,4 +48,3 @@ class Tabs(QWidget):
     def _show(self, index: int) -> None:
         for number, page in enumerate(self._pages):
             page.setVisible(number == index)
-        self.currentChanged.emit(index)
