@@ -191,7 +191,7 @@ def test_a_spot_of_the_scatter_is_located_and_back(compared, session, viewer, qt
     expected = grid.xy[7][::-1] * grid.mpp
     np.testing.assert_allclose(ring.data, [expected])
     np.testing.assert_allclose(viewer.scene.camera.center[-2:], expected)
-    assert "Spot spot7" in dock.genes.spot.text()
+    assert dock.genes.spot.text().startswith("spot7: r over genes")
     dock._spot.pick(9)  # as a click on the picture does
     assert dock.genes.scatter.marked == 9
     session.select(gene="FAIR")
