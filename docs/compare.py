@@ -121,7 +121,7 @@ class CompareTour(Tour):
 
     def rank(self) -> None:
         """Which prediction is better."""
-        self.compare.tabs.setCurrentWidget(self.compare.ranking)
+        self.compare.tabs.show_page(self.compare.ranking)
         self.compare.reveal(self.compare.tabs)
         self.keep("compare-ranking")
         print("  " + self.compare.ranking.text.text())
@@ -131,7 +131,7 @@ class CompareTour(Tour):
         for name in ("C5", "starter"):
             result = self.session.results[name]
             self.session.set_domains(name, segment(result.adata, "kmeans", n_domains=4, seed=0))
-        self.compare.tabs.setCurrentWidget(self.compare.domains)
+        self.compare.tabs.show_page(self.compare.domains)
         self.wait(lambda: self.compare.domains.found is not None, "domains are compared")
         self.session.select(result="C5")
         self.compare.domains.table.selectRow(0)
@@ -146,7 +146,7 @@ class CompareTour(Tour):
         self.session.select(slide=self.he.name, result="starter")
         self.compare = self.dock("Compare")
         box = self.compare.second
-        self.compare.tabs.setCurrentWidget(box)
+        self.compare.tabs.show_page(box)
         box.choose(second.name)
         box.register.click()
         self.wait(lambda: box.second is not None, "the slide is registered")
@@ -171,7 +171,7 @@ class CompareTour(Tour):
         before = get_settings().appearance.theme
         self.viewer.theme = "light"
         QApplication.processEvents()
-        self.compare.tabs.setCurrentIndex(0)
+        self.compare.tabs.show_page(self.compare.genes)
         self.keep("compare-light")
         self.viewer.theme = before
 

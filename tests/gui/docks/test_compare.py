@@ -191,7 +191,7 @@ def test_a_spot_of_the_scatter_is_located_and_back(compared, session, viewer, qt
     expected = grid.xy[7][::-1] * grid.mpp
     np.testing.assert_allclose(ring.data, [expected])
     np.testing.assert_allclose(viewer.scene.camera.center[-2:], expected)
-    assert "Spot spot7" in dock.genes.spot.text()
+    assert dock.genes.spot.text().startswith("spot7: r over genes")
     dock._spot.pick(9)  # as a click on the picture does
     assert dock.genes.scatter.marked == 9
     session.select(gene="FAIR")
@@ -360,6 +360,16 @@ def test_a_new_result_ends_the_side_by_side(compared, session, viewer, slide, me
     session.add_adata(measured(square_grid(), np.ones((35, 1)), ["A"]), slide.name, name="third")
     assert not dock.side_by_side.isChecked()
     assert not viewer.canvas.grid.enabled
+
+
+def test_keys_go_round_the_tabs(compared, qtbot):
+    dock = compared()
+    assert dock.tabs.current is dock.genes
+    qtbot.keyClick(dock.tabs, Qt.Key.Key_Tab, Qt.KeyboardModifier.ControlModifier)
+    assert dock.tabs.current is dock.ranking
+    assert not dock.genes.isVisibleTo(dock)
+    qtbot.keyClick(dock.tabs, Qt.Key.Key_Backtab, Qt.KeyboardModifier.ControlModifier)
+    assert dock.tabs.current is dock.genes
 
 
 def test_everything_has_a_tooltip(compared):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QSignalBlocker, Qt
-from qtpy.QtWidgets import QCheckBox, QFileDialog, QHBoxLayout, QLabel, QMenu, QSizePolicy, QTabWidget
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QHBoxLayout, QLabel, QMenu
 
 from napari_he2st.engine.compare import Comparison, compare
 from napari_he2st.engine.figures import write_figures
@@ -25,12 +25,15 @@ from napari_he2st.gui.linked_spot import LinkedSpot
 from napari_he2st.gui.side_by_side import THIRDS
 from napari_he2st.gui.widgets.combo import Combo
 from napari_he2st.gui.widgets.save_dialog import ask_where
+from napari_he2st.gui.widgets.tabs import Tabs
 
 if TYPE_CHECKING:
     import napari.viewer
     from anndata import AnnData
 
     from napari_he2st.core.progress import Control
+
+_COMBO_PX = 70  # two with their labels fit into the narrowest dock
 
 _TABS = (
     ("Genes", "Scores of every gene, and the chosen one spot by spot"),
@@ -66,11 +69,10 @@ class CompareDock(Dock):
             self.third.add(name.capitalize(), data=name, tip=tip)
         self.genes, self.ranking = GeneScoresBox(self), RankingBox(self)
         self.domains, self.second = DomainAgreementBox(self), SecondSlideBox(self)
-        self.tabs = QTabWidget()
+        self.tabs = Tabs()
         boxes = (self.genes, self.ranking, self.domains, self.second)
-        for number, (box, (title, tip)) in enumerate(zip(boxes, _TABS, strict=True)):
-            self.tabs.addTab(box, title)
-            self.tabs.setTabToolTip(number, f"{tip} (Ctrl+Tab)")
+        for box, (title, tip) in zip(boxes, _TABS, strict=True):
+            self.tabs.add(box, title, f"{tip} (Ctrl+Tab)")
         self._lay_out()
         self.genes.scatter.spot_chosen.connect(lambda row: self._spot and self._spot.locate(row))
         self.second.changed.connect(self._second_changed)
@@ -109,25 +111,17 @@ class CompareDock(Dock):
         combos, ticks = QHBoxLayout(), QHBoxLayout()
         for label, combo in ((self._judged_label, self.judged), (third, self.third)):
             label.setBuddy(combo)
-            combo.setMinimumContentsLength(4)
+            combo.setMinimumWidth(_COMBO_PX)
             combos.addWidget(label)
             combos.addWidget(combo, 1)
         for tick in (self.side_by_side, self.on_slide):
             ticks.addWidget(tick)
         ticks.addStretch(1)
-        self.tabs.currentChanged.connect(self._fit_tabs)
-        self._fit_tabs(0)
         self.body.addWidget(self.choice)
         self.body.addWidget(self.summary)
         self.body.addLayout(combos)
         self.body.addLayout(ticks)
         self.body.addWidget(self.tabs, 1)
-
-    def _fit_tabs(self, current: int) -> None:
-        """Only the tab in front needs room."""
-        for number in range(self.tabs.count()):
-            policy = QSizePolicy.Policy.Expanding if number == current else QSizePolicy.Policy.Ignored
-            self.tabs.widget(number).setSizePolicy(QSizePolicy.Policy.Preferred, policy)
 
     # --- choosing and comparing
 

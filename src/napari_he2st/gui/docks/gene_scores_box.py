@@ -57,7 +57,8 @@ class GeneScoresBox(QWidget):
         self.search.textChanged.connect(qdebounced(self.table.genes.set_filter, timeout=40))
         self.table.gene_chosen.connect(lambda gene: self._session.select(gene=gene))
         self.scatter = Scatter()
-        self.spot = QLabel(wordWrap=True)
+        self.spot = QLabel()
+        self.spot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.search)
@@ -106,12 +107,13 @@ class GeneScoresBox(QWidget):
         if comparison is None or row is None:
             return
         name = comparison.grid.names[row] if comparison.grid.names is not None else str(row)
-        said = f"Spot {name}: r over genes {comparison.spots['pcc'].iloc[row]:.2f}"
+        said = f"{name}: r over genes {comparison.spots['pcc'].iloc[row]:.2f}"
         if gene in comparison.genes:
             column = comparison.column(str(gene))
             predicted, measured = comparison.predicted[row, column], comparison.measured[row, column]
-            said += f"; {gene} {comparison.titles[0]} {predicted:.2f}, {comparison.titles[1]} {measured:.2f}"
-        self.spot.setText(f"{said}.")
+            said += f"; {comparison.titles[1]} {measured:.2f}, {comparison.titles[0]} {predicted:.2f}"
+        self.spot.setText(said)
+        self.spot.setToolTip(f"Spot {said}")
 
 
 def _columns(comparison: Comparison) -> list[Column]:

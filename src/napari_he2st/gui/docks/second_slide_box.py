@@ -52,8 +52,8 @@ class SecondSlideBox(QWidget):
         self.text = QLabel(wordWrap=True)
         self.register = _button("Re&gister", "Turn and shift the second slide onto the first (Alt+G)", self._register)
         tip = "A 3 × 3 matrix from level-0 pixels of the second slide to those of the first"
-        self.read = _button("Read matri&x…", f"{tip} (Alt+X)", self._ask_matrix)
-        self.save = _button("Save matrix…", tip, self._save_matrix)
+        self.read = _button("Matri&x…", f"{tip} (Alt+X)", self._ask_matrix)
+        self.save = _button("Save…", f"Keep how they lie on each other. {tip}", self._save_matrix)
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
         for text, combo in (("Sl&ide", self.slide), ("Register b&y", self.method)):
