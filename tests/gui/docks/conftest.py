@@ -51,4 +51,4 @@ def open_dock(viewer, qtbot):
 
     yield open_dock
     for dock in made:
-        qtbot.waitUntil(lambda dock=dock: not dock.status.bar.isVisibleTo(dock.status))
+        qtbot.waitUntil(lambda dock=dock: not dock.status.bar.isVisibleTo(dock.status), timeout=20_000)
