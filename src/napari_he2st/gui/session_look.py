@@ -11,7 +11,7 @@ from qtpy.QtCore import QByteArray
 from qtpy.QtWidgets import QMainWindow, QWidget
 
 from napari_he2st.gui.gene_map import METADATA
-from napari_he2st.gui.workspace import DOCKS, PLUGIN, dock_of
+from napari_he2st.gui.workspace import DOCKS, PLUGIN, dock_of, layers_of
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -37,6 +37,7 @@ def look_of(viewer: Viewer, window: QWidget) -> dict[str, Any]:
     return {
         "camera": {"center": [float(v) for v in camera.center], "zoom": float(camera.zoom)},
         "layers": {_name(layer): dict(_look(layer)) for layer in viewer.layers},
+        "maps": dict(_maps(viewer)),
         "order": [_name(layer) for layer in viewer.layers],
         "docks": [name for name in DOCKS if f"{name} ({PLUGIN})" in unwrap(viewer).window.dock_widgets],
         "window": "" if main is None else bytes(main.saveState().toBase64().data()).decode("ascii"),
@@ -51,6 +52,8 @@ def show_look(viewer: Viewer, window: QWidget, look: Mapping[str, Any]) -> None:
     main = _main(window)
     if main is not None and look.get("window"):
         main.restoreState(QByteArray.fromBase64(str(look["window"]).encode("ascii")))
+    for result, saved in look.get("maps", {}).items():
+        _draw(viewer, result, saved)
     layers = {_name(layer): layer for layer in viewer.layers}
     for name, saved in look.get("layers", {}).items():
         if name in layers:
@@ -61,6 +64,33 @@ def show_look(viewer: Viewer, window: QWidget, look: Mapping[str, Any]) -> None:
     if camera:
         unwrap(viewer).scene.camera.center = tuple(float(v) for v in camera["center"])
         unwrap(viewer).scene.camera.zoom = float(camera["zoom"])
+    layers_of(viewer).session.selection_changed.emit()  # docks show what the maps show now
+
+
+def _maps(viewer: Viewer) -> Iterator[tuple[str, Any]]:
+    """How each result is drawn."""
+    layers = layers_of(viewer)
+    for result in layers.session.results:
+        gene_map, blend = layers.gene_map(result), layers.blend(result)
+        if gene_map is not None:
+            ends = gene_map.percentiles if gene_map.mode == "robust" else gene_map.limits
+            look = {"mode": gene_map.mode, "ends": list(map(float, ends)), "smooth": bool(gene_map.smooth)}
+            together = [] if blend is None else [part.label for part in blend.parts]
+            yield result, {**look, "threshold": gene_map.threshold, "together": together}
+
+
+def _draw(viewer: Viewer, result: str, saved: Mapping[str, Any]) -> None:
+    layers = layers_of(viewer)
+    if layers.gene_map(result) is None:
+        return
+    layers.set_smooth(result, bool(saved["smooth"]))
+    layers.set_limits(result, saved["mode"], *map(float, saved["ends"]))
+    gene_map = layers.gene_map(result)
+    if gene_map is not None:
+        gene_map.set_threshold(saved["threshold"])
+    known = [label for label in saved["together"] if layers.session.results[result].shows(label)]
+    if known:
+        layers.show_blend(result, known)
 
 
 def _name(layer: Layer) -> str:

@@ -44,6 +44,8 @@ def test_a_saved_session_comes_back_as_it_looked(sample, open_dock, session, vie
     session.select(gene=gene)
     layer = layers_of(viewer).result_layer(session.result)
     layer.opacity, layer.blending = 0.4, "additive"
+    layers_of(viewer).set_limits(session.result, "locked", 0.5, 2.5)
+    layers_of(viewer).gene_map(session.result).set_threshold(0.75)
     viewer.scene.camera.zoom = 0.7
     centre = tuple(viewer.scene.camera.center)
     export.saved.save(tmp_path / "mine")
@@ -59,6 +61,8 @@ def test_a_saved_session_comes_back_as_it_looked(sample, open_dock, session, vie
     again = layers_of(viewer).result_layer(session.result)
     assert again is not layer
     assert (again.opacity, str(again.blending)) == (0.4, "additive")
+    gene_map = layers_of(viewer).gene_map(session.result)
+    assert (gene_map.mode, gene_map.limits, gene_map.threshold) == ("locked", (0.5, 2.5), 0.75)
     assert viewer.scene.camera.zoom == pytest.approx(0.7)
     assert tuple(viewer.scene.camera.center) == pytest.approx(centre)
 
@@ -135,3 +139,22 @@ def test_a_script_does_the_same_again(sample, open_dock, session, tmp_path, monk
     np.testing.assert_array_equal(made["result_1"].obsm["spatial"], result.grid.xy)
     np.testing.assert_array_equal(made["result_1"].to_df().to_numpy(), result.values)
     assert (tmp_path / f"{result.name}_measured.h5ad").exists()
+
+
+def test_several_genes_in_one_smooth_picture_come_back(sample, open_dock, session, viewer, tmp_path, qtbot):
+    export = open_dock(ExportDock)
+    genes = session.current_result.genes[:2]
+    layers_of(viewer).set_smooth(session.result, True)
+    layers_of(viewer).show_blend(session.result, genes)
+    export.saved.save(tmp_path / "mine")
+    folder = tmp_path / "mine.he2st-session"
+    qtbot.waitUntil(lambda: export.saved.folder == folder, timeout=20_000)
+    restart(session)
+    export.saved.folder = None
+    export.saved.open(folder)
+    qtbot.waitUntil(lambda: export.saved.folder == folder, timeout=20_000)
+    layers = layers_of(viewer)
+    assert layers.gene_map(session.result).smooth
+    assert [part.label for part in layers.blend(session.result).parts] == genes
+    assert layers.blend(session.result).layer.visible
+    assert not layers.result_layer(session.result).visible
