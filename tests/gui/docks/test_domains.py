@@ -314,13 +314,13 @@ def test_sections_that_are_ticked_share_their_domains(open_dock, halves, session
     assert [dock.others.item(row).text() for row in range(dock.others.count())] == ["spots", "two"]
     dock.others.item(1).setCheckState(Qt.CheckState.Checked)
     dock.button.click()
-    qtbot.waitUntil(lambda: bool(told), timeout=20_000)
+    qtbot.waitUntil(lambda: bool(told), timeout=60_000)
     assert "one section at a time" in told[0]
     dock.method.combo.setCurrentText("staig")
     qtbot.waitUntil(lambda: "n_looks" in dock.method.options.names, timeout=60_000)
     dock.method.options.set_values(epochs=5, refine=0, encoder="colour-texture")
     dock.n_domains.setValue(2)
-    qtbot.waitUntil(dock.button.isEnabled, timeout=20_000)
+    qtbot.waitUntil(dock.button.isEnabled, timeout=60_000)
     dock.button.click()
     qtbot.waitUntil(lambda: "two" in session.domains, timeout=60_000)
     one, other = (session.domains[name] for name in ("one", "two"))
@@ -335,4 +335,4 @@ def test_sections_that_are_ticked_share_their_domains(open_dock, halves, session
     assert not any(layers.domains_layer(name).visible for name in ("one", "two"))
     session.select(slide=tissue_slide.name, result="one")
     assert layers.domains_layer("one").visible
-    qtbot.waitUntil(lambda: not dock.busy, timeout=20_000)
+    qtbot.waitUntil(lambda: not dock.busy, timeout=60_000)
