@@ -7,7 +7,7 @@ import pytest
 
 from napari_he2st.core.types import Transform
 from napari_he2st.engine.compare import Comparison, compare
-from napari_he2st.gui.side_by_side import Second, SideBySide
+from napari_he2st.gui.side_by_side import Second, SideBySide, grid_shape
 from napari_he2st.gui.workspace import layers_of, session_of
 
 pytestmark = pytest.mark.gui
@@ -50,8 +50,13 @@ def test_pairs_come_first_and_the_rest_is_hidden(viewer, view, comparison, slide
     assert all(layer.visible for layer in viewer.layers[:9])
     assert not slide_layer.visible
     assert viewer.canvas.grid.enabled
-    assert (viewer.canvas.grid.stride, tuple(viewer.canvas.grid.shape)) == (3, (1, -1))
+    assert viewer.canvas.grid.stride == 3
     assert viewer.layers[0].data[0] is slide_layer.data[0]
+
+
+@pytest.mark.parametrize(("canvas", "shape"), [((600, 800), (1, -1)), ((400, 1200), (1, -1)), ((720, 592), (2, 2))])
+def test_two_rows_where_spots_are_clearly_larger_so(canvas, shape):
+    assert grid_shape(canvas, (0.0, 0.0, 4000.0, 4000.0), 3) == shape
 
 
 def test_measured_and_predicted_share_limits_and_the_difference_is_symmetric(view, comparison, slide_layer):

@@ -161,7 +161,7 @@ class SideBySide:
         for layer in self._hidden:
             layer.visible = False
         grid.stride, grid.spacing = _STRIDE, SPACING_PX
-        grid.shape = _shape(viewer.canvas.viewbox_size(viewer.layers), self._extent(), len(self._rings))
+        grid.shape = grid_shape(viewer.canvas.viewbox_size(viewer.layers), self._extent(), len(self._rings))
         viewer.canvas.overlays.scale_bar.gridded = True
         grid.enabled = True
         if gene is not None:
@@ -259,7 +259,9 @@ class SideBySide:
         viewer.scene.camera.zoom = _FILL * min(cell_height / (bottom - top), cell_width / (right - left))
 
 
-def _shape(canvas_px: tuple[int, int], extent_um: tuple[float, float, float, float], panels: int) -> tuple[int, int]:
+def grid_shape(
+    canvas_px: tuple[int, int], extent_um: tuple[float, float, float, float], panels: int
+) -> tuple[int, int]:
     """Rows and columns of the grid: side by side, unless two rows show the spots clearly larger."""
     height_px, width_px = canvas_px
     top, left, bottom, right = extent_um
