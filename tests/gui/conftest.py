@@ -24,6 +24,7 @@ class PlainSlide:
     path: Path = Path("section.png")
     format: str = "PNG"
     mpp_source: str = "given"
+    profiled: bool | None = None
     closed: bool = False
     pixels: np.ndarray = field(init=False)
 
@@ -32,6 +33,10 @@ class PlainSlide:
         self.pixels = np.full((height, width, 3), 240, dtype=np.uint8)
         self.pixels[100:500, 100:700] = (200, 120, 170)
         self.fingerprint = f"{self.name}-{self.size}"
+
+    @property
+    def original(self) -> PlainSlide:
+        return self
 
     def drawn(self) -> list[np.ndarray]:
         return [self.pixels, self.pixels[::2, ::2], self.pixels[::4, ::4]]

@@ -83,7 +83,7 @@ def test_dense_prediction_is_one_image_in_place(viewer, session, layers, slide, 
     for spot in (0, 9, len(grid) - 1):
         world_yx = grid.xy[spot, ::-1] * grid.mpp
         assert layer.get_value(world_yx, world=True) == values[spot, 2]
-    assert "predicted" in layer.get_status(world_yx, world=True)["layer_name"]
+    assert "predicted" in layer.get_status(world_yx, world=True)["layer_base"]
 
 
 def test_measured_spots_are_points_of_their_size(viewer, session, layers, slide, scattered_grid, measured):
