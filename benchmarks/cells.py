@@ -9,7 +9,8 @@ above 0 (p < 0.01 when cells are permuted). ``ceiling`` is the correlation of th
 counts, for orientation. The figures go into ``docs/cells.json``.
 
 ``python -m benchmarks.cells --choose [SYSTEM …]`` divides the left part alone in the same way and keeps nothing: the
-settings in ``cells.toml`` were chosen by what it prints, and the right part was scored once, with these.
+settings in ``cells.toml`` were chosen by what it prints, save those it names, and the right part was scored with these
+(once; SpatialEx and SpatialEx+ again after a fault in them was mended).
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import update_bn
 
 from napari_he2st.analysis.graphs import nearest
 from napari_he2st.zoo.base import Batches, Expression, Output, Predictor, Slide
@@ -121,6 +122,16 @@ class SpatialEx(Predictor):
         if not self.faithful:
             start_at_mean(batches, self.predictor if self.plus else self.predictor.linear)
         yield from super().fit(batches, recipe)
+
+    def finish(self, batches: Batches) -> None:
+        """Normalise by the training cells as the trained layer sees them; ``faithful`` by running averages.
+
+        A slide is one step. Running averages then still hold much of what they started from, and lag behind the
+        states of the cells, whose spread is small beside how far their mean moves from step to step: cells would be
+        predicted at another level than they were learnt at.
+        """
+        if not self.faithful:
+            update_bn((prepared["features"] for _, prepared in batches), self.mlp if self.plus else self.predictor.mlp)
 
     def common(self, features: Tensor, graph: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
         """How far cells are from their mean beside cells in another ``order``: the loss, and their states."""
