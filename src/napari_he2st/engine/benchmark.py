@@ -332,7 +332,8 @@ def _doubts(scores: pd.DataFrame) -> list[str]:
     if len(units) > 1:
         found.append(
             f"Systems predict in different units ({', '.join(sorted(units))}): compare MSE and MAE only within one "
-            "unit; mse_ratio, over the error of the training mean in the same unit, compares all."
+            "unit; mse_ratio, over the error of the training mean in the same unit, compares all. Correlations compare "
+            "with care: units that keep sequencing depth also correlate by depth."
         )
     return found
 
