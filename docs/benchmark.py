@@ -35,6 +35,10 @@ he2st benchmark --systems {systems} \\
     --folds patient --panel hvg:250 --settings benchmarks/families.toml -o trust
 ```
 
+**Read the order with care.** The first six predict in units that keep sequencing depth (log1p of counts, log2p,
+minmax_log10): there all genes rise and fall together with the depth of a spot, and a predictor that sees thin tissue
+at the edge correlates with every one of them. The others predict the share of a gene in its spot, which is harder.
+
 {table}
 ![Mean rank of each system over the genes](images/benchmark-ranks.png)
 

@@ -131,11 +131,10 @@ def markdown(result: Benchmark) -> str:
     tied = pairs[(pairs["p"] >= ALPHA) & ((pairs["first"] == best) | (pairs["second"] == best))]
     others = [str(r.second if r.first == best else r.first) for r in tied.itertuples()]
     said = f"It does not differ from {', '.join(others)}" if others else "It differs from all others"
-    lines += [
-        "",
-        f"The best mean correlation per gene has {best}. {said} (Wilcoxon over genes, Holm, p = {ALPHA:g}).",
-        "",
-    ]
+    verdict = f"The best mean correlation per gene has {best}. {said} (Wilcoxon over genes, Holm, p = {ALPHA:g})."
+    if len(set(table["unit"])) > 1:
+        verdict += f" That is in its own unit, {table['unit'].iloc[0]}; others predict in other units."
+    lines += ["", verdict, ""]
     undone = [f"{system} without {fold} (not done)" for system, fold in result.missing]
     undone += [f"{system} without {fold} ({reason})" for system, fold, reason in result.failed]
     lines += [f"- {text}" for text in (*result.warnings, *undone)]
