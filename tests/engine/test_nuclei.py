@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,8 @@ def test_glass_has_none(tmp_path: Path) -> None:
         find_nuclei(slide)
 
 
-def test_methods_that_are_missing_are_named(slide_path: Path) -> None:
+def test_methods_that_are_missing_are_named(slide_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "instanseg", None)
     with Slide.open(slide_path, mpp=0.5) as slide:
         with pytest.raises(UnknownNameError, match="haematoxylin"):
             find_nuclei(slide, "hematoxylin")

@@ -45,7 +45,8 @@ def interval(draws: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[n
     """Bounds between which 95 % of the draws of each gene lie; NaN for one that lacks a score in most of them."""
     known = np.isfinite(draws).mean(axis=0) > 0.5
     low, high = np.full((2, draws.shape[1]), np.nan)
-    low[known], high[known] = np.nanpercentile(draws[:, known], [2.5, 97.5], axis=0)
+    if known.any():
+        low[known], high[known] = np.nanpercentile(draws[:, known], [2.5, 97.5], axis=0)
     return low, high
 
 

@@ -260,7 +260,8 @@ class Fit:
             )
             if std is not None:
                 trust.append(calibration(predicted[ok], truth[ok], std[ok]))
-            if permuted_pcc(predicted[ok][:, most], truth[ok][:, most], 199)[1] > _CHANCE:
+            varies = np.isfinite(scores[-1]).any()  # the training mean does not, and claims nothing
+            if varies and permuted_pcc(predicted[ok][:, most], truth[ok][:, most], 199)[1] > _CHANCE:
                 self.control.note(
                     f"On {section.name} the prediction is no better than chance: its counts may belong to other spots, "
                     "or its image may be turned. he2st info shows how they fit."
