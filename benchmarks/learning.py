@@ -25,9 +25,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from anndata import AnnData
 from numpy.typing import NDArray
 
 from napari_he2st.analysis.paired import permuted_pcc
+from napari_he2st.core.schema import facts_of, provenance
 from napari_he2st.data.slides import Slide
 from napari_he2st.data.truth import Section, read_section
 from napari_he2st.engine.features import Given
@@ -41,6 +43,7 @@ SETTINGS = Path(__file__).with_name("learning.toml")
 FIGURES = Path(__file__).parents[1] / "docs" / "learning.json"
 TRAINED, SCORED = ("C2", "C3", "C4"), "C5"
 N_GENES = 250
+STAINS = ["haematoxylin", "eosin", "residual"]
 
 
 def learn(
@@ -53,6 +56,8 @@ def learn(
     own = system(slug)(n_genes=N_GENES, **arguments).fitted == "slide"
     scored = read_section(folder / "her2st", held_out)
     sections = halves(scored) if own else [*(read_section(folder / "her2st", name) for name in trained), scored]
+    if "stains" in settings:
+        sections = [stained(section, settings["stains"], pitch_px=settings["pitch_px"]) for section in sections]
     start = time.process_time()
     bundle = train(
         slug,
@@ -60,7 +65,7 @@ def learn(
         validate=[section for section in sections[:-1] if section.name in validate],
         arguments=arguments,
         recipe=settings.get("recipe"),
-        panel=f"hvg:{N_GENES}",
+        panel="all" if "stains" in settings else f"hvg:{N_GENES}",
         seed=0,
         device="cpu",
     )
@@ -97,6 +102,32 @@ def halves(section: Section) -> list[Section]:
     return [
         replace(section, name=f"{section.name}-{i}", adata=section.adata[part].copy()) for i, part in enumerate(parts)
     ]
+
+
+def stained(section: Section, side: int, pitch_px: int) -> Section:
+    """A section whose "genes" are three stains on a lattice of ``side``² cells in its middle.
+
+    There are no pairs of H&E and multiplex slides at hand, so the stains are unmixed from the H&E itself (Ruifrok and
+    Johnston 2001), 0 … 1: what a system learns from them is little, but it is of real images.
+    """
+    from skimage.color import rgb2hed
+
+    grid = (np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=-1).reshape(-1, 2) + 0.5) * pitch_px
+    middle = np.median(section.adata.obsm["spatial"], axis=0)
+    xy = grid + np.round(middle - side * pitch_px / 2)
+    with Slide.open(section.slide_path, mpp=facts_of(section.adata)["mpp"]) as slide:
+        corner, width = np.round(xy[0] - pitch_px / 2).astype(int), side * pitch_px
+        pixels = slide.read(*corner.tolist(), width, width, mpp=slide.mpp)
+    stains = np.clip(rgb2hed(pixels) * 4, 0, 1).reshape(side, pitch_px, side, pitch_px, 3).mean(axis=(1, 3))
+    adata = AnnData(stains.reshape(-1, 3).astype(np.float32))
+    adata.var_names, adata.obs_names = STAINS, [f"cell{i}" for i in range(side**2)]
+    adata.layers["counts"] = adata.X.copy()
+    adata.obsm["spatial"] = xy
+    facts = facts_of(section.adata)
+    pitch_um = pitch_px * facts["mpp"]
+    where = {"pitch_um": pitch_um, "spot_um": pitch_um, "lattice": "square", "library": section.name}
+    adata.uns["he2st"] = provenance("measured", mpp=facts["mpp"], scale="intensity", **where)
+    return replace(section, adata=adata)
 
 
 def prediction_of(
