@@ -141,6 +141,7 @@ def test_a_script_does_the_same_again(sample, open_dock, session, tmp_path, monk
     assert (tmp_path / f"{result.name}_measured.h5ad").exists()
 
 
+@pytest.mark.slow
 def test_several_genes_in_one_smooth_picture_come_back(sample, open_dock, session, viewer, tmp_path, qtbot):
     export = open_dock(ExportDock)
     genes = session.current_result.genes[:2]
