@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from napari_he2st.core.errors import OutputError, SessionError
+from napari_he2st.core.progress import Control
 from napari_he2st.core.schema import provenance
 from napari_he2st.core.types import Domains, Nuclei, Region, Transform
 from napari_he2st.data.slides import Slide
@@ -79,7 +80,7 @@ def restored(folder, places=None) -> Session:
 
 
 def test_everything_comes_back(session, tmp_path):
-    assert save_session(session, tmp_path / "mine", look={"camera": [1, 2]}) == []
+    assert save_session(session, tmp_path / "mine", look={"camera": [1, 2]}).left_out == []
     folder = tmp_path / "mine.he2st-session"
     assert read_session(folder).look == {"camera": [1, 2]}
     again = restored(folder)
@@ -106,7 +107,7 @@ def test_everything_comes_back(session, tmp_path):
 
 def test_saving_again_writes_only_what_changed_and_removes_what_is_gone(session, tmp_path):
     folder = tmp_path / "mine.he2st-session"
-    save_session(session, folder)
+    save_session(session, folder).note(session)
     before = {file.name: file.stat().st_mtime_ns for file in (folder / "results").iterdir()}
     save_session(session, folder, force=True)
     assert {file.name: file.stat().st_mtime_ns for file in (folder / "results").iterdir()} == before
@@ -165,13 +166,13 @@ def test_a_prediction_of_another_version_of_the_slide_is_flagged(session, tmp_pa
 
 def test_what_still_runs_is_left_out_and_named(session, tmp_path):
     session.begin_result("live", "a", session.results["run"].grid, ["ERBB2"], scale="log1p_cp10k")
-    assert save_session(session, tmp_path / "mine") == ["live"]
+    assert save_session(session, tmp_path / "mine").left_out == ["live"]
     assert "live" not in restored(tmp_path / "mine.he2st-session").results
 
 
 def test_a_quick_save_writes_no_expression_and_keeps_what_was_made_by_hand(session, tmp_path):
     folder = tmp_path / "quick.he2st-session"
-    assert save_session(session, folder, quick=True) == ["section", "run"]
+    assert save_session(session, folder, quick=True).left_out == ["section", "run"]
     assert not list((folder / "results").iterdir())
     again = restored(folder)
     assert [region.name for region in again.regions["a"]] == ["Tumour front"]
@@ -226,8 +227,39 @@ def test_no_way_leads_out_of_the_folder(session, tmp_path):
     text = json.loads((folder / "session.json").read_text())
     text["results"][0]["file"] = "../../secret.h5ad"
     (folder / "session.json").write_text(json.dumps(text))
-    with pytest.raises(SessionError, match="outside of its folder"):
-        restored(folder)
+    control = Control()
+    assert list(open_session(read_session(folder), control=control).results) == ["run"]
+    assert "outside of its folder" in control.notes[0]
+
+
+def test_what_was_moved_while_it_was_saved_is_in_no_file(session, tmp_path):
+    saved = save_session(session, tmp_path / "mine")
+    session.move_spots("section", Transform.scale(1.0, (5.0, 0.0)), "by hand")
+    saved.note(session)
+    assert session.results["section"].file is None
+    assert session.results["run"].file is not None
+
+
+@pytest.mark.parametrize("part", ["results", "domains", "derived"])
+def test_a_damaged_or_missing_part_is_named_and_the_rest_opens(session, tmp_path, part):
+    folder = tmp_path / "mine.he2st-session"
+    save_session(session, folder)
+    for file in (folder / part).iterdir():
+        file.write_bytes(b"nonsense")
+    control = Control()
+    opened = open_session(read_session(folder), control=control)
+    assert list(opened.slides) == ["a"]
+    assert set(opened.results) == (set() if part == "results" else {"section"})
+    assert control.notes[-1].startswith("run cannot be read and is left out")
+    for slide, *_ in opened.slides.values():
+        slide.close()
+
+
+def test_arrays_that_do_not_fit_are_not_read(session, tmp_path, monkeypatch):
+    save_session(session, tmp_path / "mine")
+    monkeypatch.setattr("napari_he2st.engine.open_session._MOST_BYTES", 10_000)
+    with pytest.raises(SessionError, match="of memory"):  # the nuclei
+        open_session(read_session(tmp_path / "mine.he2st-session"))
 
 
 def test_regions_can_be_taken_back(session):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from napari_he2st.core.errors import SessionError
+from napari_he2st.core.errors import He2stError, SessionError
 from napari_he2st.core.progress import Control, Progress
 from napari_he2st.core.schema import facts_of
 from napari_he2st.core.types import Domains, Nuclei, Region, Transform
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from napari_he2st.data.slides import Slide
     from napari_he2st.data.slides.tissue import TissueMask
     from napari_he2st.engine.session import Session
+
+_MOST_BYTES = 4 << 30  # of one file's arrays
 
 
 @dataclass(frozen=True)
@@ -77,28 +82,31 @@ def open_session(
     domains: dict[str, Domains] = {}
     derived: dict[str, dict[str, Derived]] = {}
     control.start(len(saved.slides) + len(saved.results), "Opening the session")
-    try:
+    with ExitStack() as closing:  # should it be stopped, or be another slide
         for slide in saved.slides:
             place = (places or {}).get(slide.name) or saved.place_of(slide)
             if place is None:
                 control.note(f"{slide.name} was not found and is left out, with its results")
             else:
                 slides[slide.name] = _open_slide(saved, slide, place)
+                closing.callback(slides[slide.name][0].close)
                 regions[slide.name] = _regions(saved, slide)
             control.advance()
         for result in saved.results:
             if result.slide in slides:
                 fingerprint = slides[result.slide][0].fingerprint
-                opened[result.name] = _open_result(saved, result, fingerprint)
-                if result.domains:
-                    domains[result.name] = _read_domains(saved.inside(result.domains))
-                if result.derived:
-                    derived[result.name] = _read_derived(saved.inside(result.derived))
+                try:
+                    found = _open_result(saved, result, fingerprint)
+                    groups = _read_domains(saved.inside(result.domains), found[0].n_obs) if result.domains else None
+                    maps = _read_derived(saved.inside(result.derived), found[0].n_obs) if result.derived else {}
+                except (He2stError, OSError, KeyError, ValueError) as error:  # the last three: a damaged file
+                    control.note(f"{result.name} cannot be read and is left out. {error}")
+                else:
+                    opened[result.name], derived[result.name] = found, maps
+                    if groups is not None:
+                        domains[result.name] = groups
             control.advance()
-    except BaseException:
-        for slide_, *_ in slides.values():
-            slide_.close()
-        raise
+        closing.pop_all()
     return OpenedSession(saved, slides, regions, opened, domains, derived)
 
 
@@ -117,8 +125,8 @@ def _open_slide(
     mask = None if known.tissue is None else tissue_mask(slide, **known.tissue)
     nuclei = None
     if known.nuclei:
-        with np.load(saved.inside(known.nuclei), allow_pickle=False) as arrays:
-            nuclei = Nuclei.of(arrays["labels"], float(arrays["mpp"]))
+        arrays = _arrays(saved.inside(known.nuclei))
+        nuclei = Nuclei.of(arrays["labels"], float(arrays["mpp"]))
     return slide, mask, nuclei
 
 
@@ -159,18 +167,35 @@ def _read_again(known: SavedResult) -> AnnData:
     return adata
 
 
-def _read_domains(file: Path) -> Domains:
+def _arrays(file: Path) -> dict[str, NDArray]:
+    """The arrays of an npz file, which is refused where it says that they would not fit the memory."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    except zipfile.BadZipFile as error:
+        raise SessionError(f"The file is damaged ({error})", where=file, todo="Make it anew") from error
+    if size > _MOST_BYTES:
+        raise SessionError(f"It would take {size / 2**30:,.0f} GiB of memory", where=file, todo="Make it anew")
     with np.load(file, allow_pickle=False) as arrays:
-        facts = json.loads(str(arrays["facts"]))
-        embedding = arrays.get("embedding")
-        names, colours = (None if facts[key] is None else tuple(facts[key]) for key in ("names", "colours"))
-        return Domains(arrays["labels"].astype(np.intp), facts["params"], embedding, names, colours)
+        return dict(arrays)
 
 
-def _read_derived(file: Path) -> dict[str, Derived]:
-    with np.load(file, allow_pickle=False) as arrays:
-        facts = json.loads(str(arrays["facts"]))
-        values = arrays["values"].astype(np.float32)
+def _read_domains(file: Path, n_spots: int) -> Domains:
+    arrays = _arrays(file)
+    facts = json.loads(str(arrays["facts"]))
+    names, colours = (None if facts[key] is None else tuple(facts[key]) for key in ("names", "colours"))
+    labels = arrays["labels"].astype(np.intp)
+    if labels.shape != (n_spots,):
+        raise SessionError(f"There are {labels.shape} labels for {n_spots} spots", where=file, todo="Run them again")
+    return Domains(labels, facts["params"], arrays.get("embedding"), names, colours)
+
+
+def _read_derived(file: Path, n_spots: int) -> dict[str, Derived]:
+    arrays = _arrays(file)
+    facts = json.loads(str(arrays["facts"]))
+    values = arrays["values"].astype(np.float32)
+    if values.shape != (len(facts), n_spots):
+        raise SessionError(f"There are {values.shape} values for {n_spots} spots", where=file, todo="Make them again")
     return {label: Derived(row, unit, made_of) for (label, unit, made_of), row in zip(facts, values, strict=True)}
 
 
@@ -210,4 +235,4 @@ def restore(session: Session, opened: OpenedSession) -> None:
     for slide in opened.saved.slides:
         if slide.name in names and slide.landmarks:
             marks = {side: np.asarray(xy, dtype=np.float64).reshape(-1, 2) for side, xy in slide.landmarks.items()}
-            session.set_landmarks(names[slide.name], marks)
+            session.restore_landmarks(names[slide.name], marks)

@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from napari_he2st.core.atomic import atomic_write
 from napari_he2st.core.errors import OutputError
 from napari_he2st.core.progress import Control, Progress
-from napari_he2st.core.types import Domains
+from napari_he2st.core.types import Domains, Grid
 from napari_he2st.data.slides.fingerprint import fingerprint_of
 from napari_he2st.engine.saved_session import FILE, FORMAT, PARTS, SavedResult, SavedSlide, named
 
@@ -30,6 +30,34 @@ if TYPE_CHECKING:
 
     from napari_he2st.engine.session import Session
     from napari_he2st.engine.session_items import Result
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What was saved.
+
+    Attributes
+    ----------
+    left_out
+        Names of results that were left out: those still running, and of a quick save those in no file.
+    files
+        By the names of the others, the file that holds each, and the spots that it had then.
+    """
+
+    left_out: list[str]
+    files: dict[str, tuple[Path, Grid]]
+
+    def note(self, session: Session) -> None:
+        """Let a session remember where its results lie, so that the next save is short.
+
+        Called by whoever may change the session, which a thread that saves may not. What was moved meanwhile is in
+        no file any more.
+        """
+        for name, (file, grid) in self.files.items():
+            result = session.results.get(name)
+            if result is not None and result.grid is grid:
+                result.file = file
+
 
 _TISSUE = ("threshold", "min_area_um2", "close_um", "drop_pen", "drop_blur")
 
@@ -42,13 +70,13 @@ def save_session(
     force: bool = False,
     quick: bool = False,
     control: Progress | None = None,
-) -> list[str]:
+) -> Saved:
     """Write a session to a folder.
 
     Parameters
     ----------
     session
-        What is saved; it is not changed, but remembers where its results lie now.
+        What is saved; it is not changed, see :meth:`Saved.note`.
     folder
         Its name gets the ending ``.he2st-session`` if it has none.
     look
@@ -61,10 +89,6 @@ def save_session(
     control
         Told of every result.
 
-    Returns
-    -------
-        Names of results that were left out: those still running, and if ``quick`` those in no file.
-
     Raises
     ------
     OutputError
@@ -74,17 +98,20 @@ def save_session(
     folder = named(folder)
     _check_folder(folder, force)
     kept: set[str] = set()
-    left_out = []
+    left_out, files = [], {}
     slides = [_save_slide(session, name, folder, kept, quick) for name in list(session.slides)]
     results = []
     control.start(len(session.results), "Saving results")
     for result in list(session.results.values()):
         control.advance(0)
+        grid = result.grid
         saved = _save_result(session, result, folder, kept, quick)
         if saved is None:
             left_out.append(result.name)
         else:
             results.append(saved)
+            if saved.file:
+                files[result.name] = folder / saved.file, grid
         control.advance()
     text = {
         "he2st_session": FORMAT,
@@ -105,7 +132,7 @@ def save_session(
         for file in (folder / part).glob("*"):
             if file.is_file() and f"{part}/{file.name}" not in kept:
                 file.unlink()
-    return left_out
+    return Saved(left_out, files)
 
 
 def _save_result(session: Session, result: Result, folder: Path, kept: set[str], quick: bool) -> SavedResult | None:
@@ -114,18 +141,19 @@ def _save_result(session: Session, result: Result, folder: Path, kept: set[str],
         return None
     made = None if result.made is None else {"function": result.made.function, "told": dict(result.made.told)}
     way = session.way_of(result.name)
-    again = quick and result.file is None and made is not None and made["function"] == "read_truth" and way is not None
-    if result.file is None and quick and not again:
+    file = result.file
+    again = quick and file is None and made is not None and made["function"] == "read_truth" and way is not None
+    if file is None and quick and not again:
         return None
     place = fingerprint = ""
     if not again:
-        if result.file is None or not result.file.exists():
-            result.file = _new(folder, "results", ".h5ad")
-            with atomic_write(result.file) as aside:
+        if file is None or not file.exists():
+            file = _new(folder, "results", ".h5ad")
+            with atomic_write(file) as aside:
                 _write_h5ad(result.adata, aside)
-        inside = result.file.parent == folder / "results"
-        place = _within(result.file, folder, kept) if inside else str(result.file.resolve())
-        fingerprint = "" if inside else fingerprint_of(result.file)
+        inside = file.parent == folder / "results"
+        place = _within(file, folder, kept) if inside else str(file.resolve())
+        fingerprint = "" if inside else fingerprint_of(file)
     domains = session.domains.get(result.name)
     return SavedResult(
         result.name,

@@ -112,10 +112,11 @@ def _result_lines(session: Session, result: Result, variable: str, slide: str) -
         places = [repr(told.pop("path")), repr(told.pop("name"))]
         yield f"{variable} = he.read_truth({_told(places, told)})"
         return
-    bundle, regions, pitch_um = (told.pop(key) for key in ("bundle", "regions", "pitch_um"))
-    if told.pop("spots_of", None):
-        (measured,) = (i for i, name in enumerate(session.results, 1) if name == result.made.told["spots_of"])
-        yield f"grid = grid_of(result_{measured})"
+    bundle, regions, pitch_um, spots_of = (told.pop(key) for key in ("bundle", "regions", "pitch_um", "spots_of"))
+    if spots_of is not None:
+        if spots_of not in session.results:
+            return
+        yield f"grid = grid_of(result_{list(session.results).index(spots_of) + 1})"
     else:
         yield f"grid = square_grid({slide}, {pitch_um!r}, mask=tissue_of_{slide})"
     if regions is not None:

@@ -40,7 +40,7 @@ class Session(SessionMarks):
     ``slide_added/slide_removed/slide_changed(name)``, ``result_added/result_removed(name)``,
     ``result_filled(name, rows)`` while a run goes on, ``result_finished(name)``, ``result_moved(name)``,
     ``domains_changed(result_name)``, ``regions_changed(slide_name)``, ``nuclei_changed(slide_name)``,
-    ``landmarks_restored(slide_name)`` when they come from elsewhere than the window,
+    ``landmarks_changed(slide_name)``, and ``landmarks_restored`` when they come from elsewhere than the window,
     ``comparison_changed()``, ``slide_registered(moving, fixed)``,
     ``selection_changed()`` when the current slide, result or gene changes,
     ``spots_chosen()`` when spots of the current result are, ``derived_changed(result_name)`` when a map is added to

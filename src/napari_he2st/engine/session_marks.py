@@ -32,6 +32,7 @@ class SessionMarks:
 
     domains_changed = Signal(str)
     regions_changed = Signal(str)
+    landmarks_changed = Signal(str)
     landmarks_restored = Signal(str)
     spots_chosen = Signal()
 
@@ -141,8 +142,15 @@ class SessionMarks:
             self.choose_spots(self._spots_in_regions(result.name))
 
     def set_landmarks(self, slide: str, landmarks: dict[str, NDArray[np.float64]]) -> None:
-        """Replace the landmarks of a slide: level-0 pixels (x, y), shape (n, 2), by side."""
+        """Keep the landmarks of a slide: level-0 pixels (x, y), shape (n, 2), by side; none forgets them."""
         self.landmarks[slide] = dict(landmarks)
+        if not landmarks:
+            del self.landmarks[slide]
+        self.landmarks_changed.emit(slide)
+
+    def restore_landmarks(self, slide: str, landmarks: dict[str, NDArray[np.float64]]) -> None:
+        """Keep landmarks that come from elsewhere than the window, which is to show them."""
+        self.set_landmarks(slide, landmarks)
         self.landmarks_restored.emit(slide)
 
     def choose_spots(self, spots: NDArray[np.bool_] | None) -> None:

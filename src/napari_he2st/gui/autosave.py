@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import logging
+import atexit
 import os
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +16,12 @@ from qtpy.QtWidgets import QWidget
 
 from napari_he2st.core.errors import He2stError
 from napari_he2st.core.paths import config_folder
-from napari_he2st.engine.save_session import save_session
+from napari_he2st.engine.save_session import Saved, save_session
 from napari_he2st.engine.saved_session import SUFFIX, read_session
+from napari_he2st.gui.worker import Task, run
 
 if TYPE_CHECKING:
     from napari_he2st.engine.session import Session
-
-logger = logging.getLogger(__name__)
 
 EVERY_MS = 60_000
 
@@ -40,6 +40,7 @@ class Autosave(QObject):
     def __init__(self, session: Session, window: QWidget) -> None:
         super().__init__(window)
         self._session = session
+        self._task: Task | None = None
         self.folder = recovery_folder() / f"{os.getpid()}-{id(session):x}{SUFFIX}"
         self._changed = bool(session.slides)
         for signal in (
@@ -48,27 +49,48 @@ class Autosave(QObject):
             session.result_removed,
             session.result_moved,
             session.result_finished,
+            session.result_added,
             session.regions_changed,
             session.domains_changed,
+            session.landmarks_changed,
+            session.derived_changed,
+            session.slide_registered,
         ):
             signal.connect(self._note)
         self._timer = QTimer(self)
         self._timer.timeout.connect(self.save)
         self._timer.start(EVERY_MS)
         window.installEventFilter(self)
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)  # a crash gets to no such end
 
     def _note(self, *_: object) -> None:
         self._changed = True
 
+    @property
+    def saving(self) -> bool:
+        """Whether a save goes on."""
+        return self._task is not None and self._task.running
+
     def save(self) -> None:
-        """Save now, if anything has changed since the last time."""
-        if not self._changed or not self._session.slides:
+        """Save in a thread, if anything has changed since the last time and no save goes on."""
+        if self.saving or not self._changed or not self._session.slides:
             return
-        try:
-            save_session(self._session, self.folder, force=True, quick=True)
-        except He2stError:
-            logger.warning("the session could not be saved by itself", exc_info=True)
         self._changed = False
+        work = partial(save_session, self._session, self.folder, force=True, quick=True)
+        self._task = run(
+            work,
+            name="Saving by itself",
+            owner=self.parent(),
+            on_done=self._saved,
+            on_error=self._note,  # once more in a minute
+            on_end=self._ended,
+        )
+
+    def _saved(self, saved: Saved) -> None:
+        saved.note(self._session)
+
+    def _ended(self) -> None:
+        self._task = None
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Forget what was saved when the window is closed in the ordinary way."""

@@ -100,7 +100,9 @@ def test_what_is_no_session_is_told_in_a_notification(open_dock, tmp_path, monke
 
 def test_work_is_saved_by_itself_and_offered_after_a_crash(sample, open_dock, session, viewer, qtbot):
     safe = keep_safe(viewer, sample.window())
+    session.set_landmarks(session.slide, {"spots": np.array([[1.0, 2.0]]), "slide": np.array([[3.0, 4.0]])})
     safe.save()
+    qtbot.waitUntil((safe.folder / "session.json").exists, timeout=10_000)
     assert left_behind() == []  # this process is alive
     ended = recovery_folder() / safe.folder.name.replace(f"{os.getpid()}-", "999999999-")
     safe.folder.rename(ended)
@@ -110,14 +112,29 @@ def test_work_is_saved_by_itself_and_offered_after_a_crash(sample, open_dock, se
     sample.recovery.restore()
     qtbot.waitUntil(lambda: bool(session.results), timeout=20_000)
     assert [region.name for region in session.regions[session.slide]] == ["Front"]
+    qtbot.waitUntil(lambda: bool(session.landmarks), timeout=10_000)
+    np.testing.assert_allclose(session.landmarks[session.slide]["slide"], [[3.0, 4.0]])
     qtbot.waitUntil(sample.recovery.isHidden, timeout=10_000)
     assert not ended.exists()
 
 
-def test_closing_the_window_leaves_nothing_to_offer(sample, viewer):
+def test_landmarks_alone_are_saved(sample, session, viewer, qtbot):
     safe = keep_safe(viewer, sample.window())
     safe.save()
-    assert safe.folder.exists()
+    file = safe.folder / "session.json"
+    qtbot.waitUntil(file.exists, timeout=10_000)
+    qtbot.waitUntil(lambda: not safe.saving, timeout=10_000)
+    sample.registration.marks().put("slide", np.array([[30.0, 40.0]]))
+    safe.save()
+    qtbot.waitUntil(lambda: "30.0" in file.read_text(), timeout=10_000)
+    qtbot.waitUntil(lambda: not safe.saving, timeout=10_000)
+
+
+def test_closing_the_window_leaves_nothing_to_offer(sample, viewer, qtbot):
+    safe = keep_safe(viewer, sample.window())
+    safe.save()
+    qtbot.waitUntil((safe.folder / "session.json").exists, timeout=10_000)
+    qtbot.waitUntil(lambda: not safe.saving, timeout=10_000)
     sample.window().close()
     assert not safe.folder.exists()
 

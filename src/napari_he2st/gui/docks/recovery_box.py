@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QGroupBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout
 
 from napari_he2st.gui.autosave import left_behind
-from napari_he2st.gui.workspace import dock_of
+from napari_he2st.gui.session_opener import SessionOpener
 
 if TYPE_CHECKING:
     from napari_he2st.gui.docks.base import Dock
@@ -58,8 +58,7 @@ class RecoveryBox(QGroupBox):
 
     def restore(self) -> None:
         """Open the newest; what cannot be made again from files, such as predictions, is named."""
-        folder = self._folders[0]
-        dock_of(self._dock.viewer, "Export").saved.open(folder, then=lambda: self._done(folder))
+        SessionOpener(self._dock).open(self._folders[0], self._done)
 
     def forget(self) -> None:
         """Delete all."""

@@ -160,7 +160,7 @@ class RegistrationSection(QWidget):
     def clear(self) -> None:
         """Remove all landmarks."""
         if self._marks is not None:
-            self._session.landmarks.pop(self._marks.slide, None)
+            self._session.set_landmarks(self._marks.slide, {})
             self._marks.remove()
         self._marks, self._before = None, []
         self.update_fit()
@@ -183,7 +183,7 @@ class RegistrationSection(QWidget):
                 said = str(error)
         self.note.setText(said)
         if self._marks is not None:
-            self._session.landmarks[self._marks.slide] = {"spots": moving, "slide": fixed}
+            self._session.set_landmarks(self._marks.slide, {"spots": moving, "slide": fixed})
         self._show_table(len(moving), len(fixed))
         result = self.result
         self.apply_button.setEnabled(self._fit is not None)

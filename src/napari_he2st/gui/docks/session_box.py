@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +11,13 @@ from qtpy.QtWidgets import QFileDialog, QGroupBox, QHBoxLayout, QLabel, QPushBut
 
 from napari_he2st.core.errors import He2stError
 from napari_he2st.core.progress import Control
-from napari_he2st.gui.session_look import look_of, show_look
+from napari_he2st.gui.session_look import look_of
+from napari_he2st.gui.session_opener import SessionOpener
 from napari_he2st.gui.widgets.save_dialog import ask_where
 from napari_he2st.gui.worker import tell
 
 if TYPE_CHECKING:
-    from napari_he2st.engine.open_session import OpenedSession
-    from napari_he2st.engine.saved_session import SavedSession
+    from napari_he2st.engine.save_session import Saved
     from napari_he2st.gui.docks.base import Dock
 
 _ABOUT = "Slides, results, regions, landmarks and the look of the window in one folder. Slides stay where they are."
@@ -36,6 +35,7 @@ class SessionBox(QGroupBox):
     def __init__(self, dock: Dock) -> None:
         super().__init__("Session")
         self._dock, self._session = dock, dock.session
+        self._opener = SessionOpener(dock)
         self.folder: Path | None = None
         about = QLabel(_ABOUT, wordWrap=True)
         self.save_button = self._button("&Save session…", "Save all that is open in a folder", self._ask_save)
@@ -86,14 +86,15 @@ class SessionBox(QGroupBox):
             partial(save_session, self._session, folder, look=look_of(self._dock.viewer, self), force=force),
             name=f"Saving {folder.name}",
             control=Control(),
-            on_done=lambda left_out: self._saved(named(folder), left_out),
+            on_done=lambda saved: self._saved(named(folder), saved),
         )
 
-    def _saved(self, folder: Path, left_out: list[str]) -> None:
+    def _saved(self, folder: Path, saved: Saved) -> None:
+        saved.note(self._session)
         self.folder = folder
         self._dock.say(f"Saved: {folder}")
-        if left_out:
-            self._dock.warn(f"{folder.name} is saved without {', '.join(left_out)}, which is not complete yet.")
+        if saved.left_out:
+            self._dock.warn(f"{folder.name} is saved without {', '.join(saved.left_out)}, which is not complete yet.")
         else:
             show_info(f"{folder.name} is saved.")
 
@@ -104,59 +105,12 @@ class SessionBox(QGroupBox):
         if chosen:
             self.open(Path(chosen))
 
-    def open(self, folder: Path, then: Callable[[], None] | None = None) -> None:
-        """Open a saved session beside what is open; asks where slides are that have moved.
+    def open(self, folder: Path) -> None:
+        """Open a saved session beside what is open; see :class:`SessionOpener`."""
+        self._opener.open(folder, self._opened)
 
-        Parameters
-        ----------
-        folder
-            The session's folder.
-        then
-            Called when it is open; the folder is then not the one that is saved to next.
-        """
-        from napari_he2st.engine.saved_session import read_session
-
-        try:
-            saved = read_session(folder)
-        except He2stError as error:
-            tell(error, "Opening the session")
-            return
-        self.open_saved(saved, self._ask_places(saved), then)
-
-    def _ask_places(self, saved: SavedSession) -> dict[str, Path]:
-        places = {}
-        for slide in saved.missing:
-            chosen, _ = QFileDialog.getOpenFileName(self, f"Where is {Path(slide.path).name}?")
-            if chosen:
-                places[slide.name] = Path(chosen)
-        return places
-
-    def open_saved(self, saved: SavedSession, places: dict[str, Path], then: Callable[[], None] | None = None) -> None:
-        """Open a session whose slides were looked for; see :meth:`open`."""
-        from napari_he2st.engine.open_session import open_session
-
-        control = Control()
-
-        def show(opened: OpenedSession) -> None:
-            self._restored(opened, control, then)
-
-        name = f"Opening {saved.folder.name}"
-        self._dock.run(open_session, saved, places, name=name, control=control, on_done=show)
-
-    def _restored(self, opened: OpenedSession, control: Control, then: Callable[[], None] | None) -> None:
-        from napari_he2st.engine.open_session import restore
-
-        restore(self._session, opened)
-        show_look(self._dock.viewer, self, opened.saved.look)
-        self._dock.say(f"Opened: {opened.saved.folder}")
-        if opened.saved.left_out:
-            self._dock.warn(f"Not saved, and so not here: {', '.join(opened.saved.left_out)}. Predict them again.")
-        if then is None:
-            self.folder = opened.saved.folder
-        else:
-            then()
-        for note in control.notes:
-            self._dock.warn(note)
+    def _opened(self, folder: Path) -> None:
+        self.folder = folder
 
     # --- script
 
