@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from napari_he2st.engine.page import figure_of
+from napari_he2st.engine.page import draw_boxes, figure_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,17 +19,7 @@ def boxes(scores: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
     order = [str(system) for system in scores]
     figure = figure_of(11, 1.2 + 0.45 * len(order))
     axes = figure.subplots()
-    places = np.arange(len(order))
-    axes.boxplot(
-        [scores[system].dropna().to_numpy() for system in order],
-        positions=places,
-        orientation="horizontal",
-        widths=0.6,
-        showmeans=True,
-        showfliers=False,
-        tick_labels=order,
-    )
-    axes.axvline(0, color="#999999", linewidth=0.8)
+    draw_boxes(axes, [scores[system].dropna().to_numpy() for system in order], order, 0.6)
     same = _ties(pairs)
     column = 0
     for place, system in enumerate(order):
@@ -40,7 +28,6 @@ def boxes(scores: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
             x = 1.02 + 0.02 * column
             axes.plot([x, x], [place, tied[-1]], transform=axes.get_yaxis_transform(), clip_on=False, color="#cc3311")
             column += 1
-    axes.invert_yaxis()
     axes.set(xlabel=f"Pearson correlation over spots, one value per gene (red: ends do not differ, p ≥ {ALPHA:g})")
     return figure
 

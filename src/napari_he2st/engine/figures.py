@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from napari_he2st.core.atomic import atomic_write
 from napari_he2st.core.errors import OutputError
-from napari_he2st.engine.page import figure_of
+from napari_he2st.engine.page import draw_boxes, figure_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -191,22 +191,10 @@ def _distribution(comparison: Comparison, ranking: Ranking | None) -> Figure:
         names, scores = [comparison.titles[0]], [comparison.table["pcc"].dropna().to_numpy()]
     figure = figure_of(5.8, 1.6 + 0.7 * len(names))
     axes = figure.subplots()
-    places = np.arange(len(names))
     rng = np.random.default_rng(0)
     for place, values in enumerate(scores):
         axes.scatter(values, place + rng.uniform(-0.3, 0.3, len(values)), s=4, color=_BLUE, alpha=0.35, linewidths=0)
-    filled = [values if len(values) else np.array([np.nan]) for values in scores]
-    axes.boxplot(
-        filled,
-        positions=places,
-        orientation="horizontal",
-        widths=0.7,
-        showfliers=False,
-        showmeans=True,
-        tick_labels=names,
-    )
-    axes.axvline(0, color="#999999", linewidth=0.8)
-    axes.invert_yaxis()
+    draw_boxes(axes, scores, names, 0.7)
     axes.set(xlabel="Pearson correlation over spots, a point per gene")
     return figure
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _STYLE = """
@@ -41,6 +43,21 @@ def text_of(value: Any) -> str:
     if value is None or (isinstance(value, float) and not np.isfinite(value)):
         return "–"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def draw_boxes(axes: Axes, values: Sequence[NDArray], names: Sequence[str], width: float) -> None:
+    """One lying box per name, the first on top, with a line at zero; a name without values has an empty place."""
+    axes.boxplot(
+        [known if len(known) else np.array([np.nan]) for known in values],
+        positions=np.arange(len(names)),
+        orientation="horizontal",
+        widths=width,
+        showmeans=True,
+        showfliers=False,
+        tick_labels=names,
+    )
+    axes.axvline(0, color="#999999", linewidth=0.8)
+    axes.invert_yaxis()
 
 
 def figure_of(width: float, height: float) -> Figure:

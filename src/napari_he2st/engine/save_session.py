@@ -59,9 +59,6 @@ class Saved:
                 result.file = file
 
 
-_TISSUE = ("threshold", "min_area_um2", "close_um", "drop_pen", "drop_blur")
-
-
 def save_session(
     session: Session,
     folder: str | Path,
@@ -201,7 +198,6 @@ def _save_slide(session: Session, name: str, folder: Path, kept: set[str], quick
         with atomic_write(file) as aside:
             np.savez_compressed(aside, labels=item.nuclei.labels, mpp=item.nuclei.mpp)
         nuclei = _within(file, folder, kept)
-    params = None if item.mask is None else {k: item.mask.params[k] for k in _TISSUE if k in item.mask.params}
     return SavedSlide(
         name,
         str(Path(slide.path).resolve()) if local else str(slide.path),
@@ -209,7 +205,7 @@ def _save_slide(session: Session, name: str, folder: Path, kept: set[str], quick
         slide.fingerprint,
         slide.mpp,
         icc=slide.profiled is not False,
-        tissue=params,
+        tissue=None if item.mask is None else item.mask.options,
         landmarks={side: np.asarray(xy).tolist() for side, xy in session.landmarks.get(name, {}).items()},
         regions=regions,
         nuclei=nuclei,

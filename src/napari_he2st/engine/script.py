@@ -30,7 +30,6 @@ _FROM = {
     "move(": "napari_he2st.data.truth.fit",
     "write_domains(": "napari_he2st.engine.segment",
 }
-_TISSUE = ("threshold", "min_area_um2", "close_um", "drop_pen", "drop_blur")
 _ROUND_PX = 2  # decimals of corners in level-0 pixels
 
 
@@ -99,8 +98,8 @@ def _slide_lines(item: SlideItem, variable: str) -> Iterator[str]:
     path = str(slide.path.resolve()) if isinstance(slide.path, Path) else slide.path
     icc = ", icc=False" if slide.profiled is False else ""
     yield f"\n{variable} = he.Slide.open({path!r}, mpp={slide.mpp!r}{icc}, name={item.name!r})"
-    params = {} if item.mask is None else {k: item.mask.params[k] for k in _TISSUE if k in item.mask.params}
-    yield f"tissue_of_{variable} = tissue_mask({_told([variable], params)})"
+    options = {} if item.mask is None else item.mask.options
+    yield f"tissue_of_{variable} = tissue_mask({_told([variable], options)})"
 
 
 def _result_lines(session: Session, result: Result, variable: str, slide: str) -> Iterator[str]:

@@ -23,6 +23,9 @@ _BRIGHT = 200  # glass is brighter than this in green
 _BLACK = 30  # nothing stained is darker in all channels at this resolution: a cut-out background
 
 
+_OPTIONS = ("threshold", "min_area_um2", "close_um", "drop_pen", "drop_blur")
+
+
 @dataclass(frozen=True, eq=False)
 class TissueMask:
     """Which part of a slide is tissue.
@@ -56,6 +59,11 @@ class TissueMask:
         found = np.zeros(len(points), dtype=bool)
         found[inside] = self.mask[row[inside].astype(np.intp), column[inside].astype(np.intp)]
         return found
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What :func:`tissue_mask` has to be told to find it again."""
+        return {name: self.params[name] for name in _OPTIONS if name in self.params}
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -249,18 +249,7 @@ class TrainDock(Dock):
 def _plan(slug: str, roles: dict[str, list[Section]], choices: Choices, *, control: Control) -> Plan:
     from napari_he2st.engine.train_plan import plan_training
 
-    return plan_training(
-        slug,
-        roles["train"],
-        holdout=roles["holdout"],
-        validate=roles["validate"],
-        folds=choices.folds,
-        arguments=choices.arguments,
-        panel=choices.panel,
-        recipe=choices.recipe,
-        device=choices.device,
-        control=control,
-    )
+    return plan_training(slug, roles["train"], control=control, **choices.told(roles))
 
 
 def train_and_keep(
@@ -285,19 +274,13 @@ def train_and_keep(
     bundle = train(
         slug,
         roles["train"],
-        holdout=roles["holdout"],
-        validate=roles["validate"],
-        folds=choices.folds,
-        arguments=choices.arguments,
-        panel=choices.panel,
-        recipe=choices.recipe,
         seed=choices.seed,
-        device=choices.device,
         about=About(name=kept.name, title=title, trusted_pcc=choices.trusted_pcc),
         departures=choices.departures(),
         checkpoints=checkpoints,
         watch=watch,
         control=control,
+        **choices.told(roles),
     )
     bundle.save(kept, force=True, model_card=model_card(bundle))
     shutil.rmtree(checkpoints, ignore_errors=True)

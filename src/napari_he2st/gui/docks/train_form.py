@@ -23,6 +23,7 @@ from superqt import QCollapsible
 from napari_he2st.gui.widgets.combo import Combo
 
 if TYPE_CHECKING:
+    from napari_he2st.data.truth import Section
     from napari_he2st.engine.folds import Kind
     from napari_he2st.engine.train_fit import Departures
 
@@ -49,6 +50,11 @@ class Choices:
     smooth: int | None = None
     augment: tuple[str, ...] = field(default=())
     trusted_pcc: float = 0.2
+
+    def told(self, roles: dict[str, list[Section]]) -> dict[str, Any]:
+        """What a plan and the training itself are told alike, beside the system and the sections to learn."""
+        shared = ("folds", "arguments", "panel", "recipe", "device")
+        return {name: roles[name] for name in ("holdout", "validate")} | {name: getattr(self, name) for name in shared}
 
     def departures(self) -> Departures:
         """With the bundle that training goes on from; to be called off the GUI thread."""
