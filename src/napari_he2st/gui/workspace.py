@@ -6,8 +6,8 @@ from inspect import unwrap
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QWidget
+from qtpy.QtCore import QEventLoop, Qt
+from qtpy.QtWidgets import QApplication, QTabBar, QWidget
 
 from napari_he2st.engine.session import Session
 from napari_he2st.gui.autosave import Autosave
@@ -21,6 +21,7 @@ DOCKS = ("Slide", "Predict", "Genes", "Domains", "Compare", "Stack", "Train", "E
 """Names of the widgets in the manifest, in working order."""
 
 DOCK_WIDTH_PX = 400
+"""At least."""
 
 _autosaves: WeakKeyDictionary[Viewer, Autosave] = WeakKeyDictionary()
 _layers: WeakKeyDictionary[Viewer, SlideLayers] = WeakKeyDictionary()
@@ -54,7 +55,7 @@ def dock_of(viewer: Viewer, name: str) -> Any:
 
 
 def open_docks(viewer: Viewer) -> None:
-    """Open all docks, tabbed in working order, the first one in front."""
+    """Open all docks, tabbed in working order, the first one in front; wide enough for the names of all."""
     window = unwrap(viewer).window
     frames = []
     for name in DOCKS:
@@ -64,4 +65,6 @@ def open_docks(viewer: Viewer) -> None:
     frames[0].show()
     frames[0].raise_()
     main = frames[0].parent()
-    main.resizeDocks(frames[:1], [DOCK_WIDTH_PX], Qt.Orientation.Horizontal)
+    QApplication.processEvents(QEventLoop.ProcessEventsFlag.ExcludeUserInputEvents)  # Qt makes the tabs now
+    tabs = (bar.sizeHint().width() for bar in main.findChildren(QTabBar) if bar.count() == len(DOCKS))
+    main.resizeDocks(frames[:1], [max(DOCK_WIDTH_PX, *tabs, 0)], Qt.Orientation.Horizontal)

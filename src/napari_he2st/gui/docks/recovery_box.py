@@ -67,5 +67,6 @@ class RecoveryBox(QGroupBox):
         self.look()
 
     def _done(self, folder: Path) -> None:
+        self._dock.say("What was open is back.")
         shutil.rmtree(folder, ignore_errors=True)
         self.look()
